@@ -1,0 +1,200 @@
+-- The Salesforce side: landing, the table of users, and the ledger of runs.
+-- Runs on PostgreSQL 15 to 18, with or without the roles of Supabase.
+
+CREATE SCHEMA IF NOT EXISTS user_sync;
+REVOKE ALL ON SCHEMA user_sync FROM PUBLIC;
+COMMENT ON SCHEMA user_sync IS 'Private working area of user_sync_pipeline: landing, ledger, rejects, findings.';
+
+-- One row a run: who asked for what, and what came of it. ---------------------------------------------------
+
+CREATE TABLE user_sync.sync_runs (
+    run_id           uuid PRIMARY KEY,
+    org_id           text NOT NULL,
+    mode             text NOT NULL CHECK (mode IN ('full', 'recent', 'custom')),
+    since            timestamptz,               -- NULL: open to the past
+    until            timestamptz NOT NULL,      -- excluded
+    read_until       timestamptz,               -- how far Salesforce was really read
+    covered_until    timestamptz,               -- how far Salesforce vouches that nothing is still to come
+    held_reason      text,                      -- why covered_until lies before read_until
+    row_limit        bigint CHECK (row_limit > 0),
+    fetched_columns  text[] NOT NULL,           -- a column that is missing here was hidden from us
+    outcome          text NOT NULL DEFAULT 'running'
+                     CHECK (outcome IN ('running', 'landed', 'complete', 'failed', 'paused')),
+    fetched          bigint NOT NULL DEFAULT 0,
+    inserted         bigint NOT NULL DEFAULT 0,
+    updated          bigint NOT NULL DEFAULT 0,
+    unchanged        bigint NOT NULL DEFAULT 0,
+    rejected         bigint NOT NULL DEFAULT 0,
+    api_calls        integer NOT NULL DEFAULT 0,
+    started_by       text NOT NULL,
+    started_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+    finished_at      timestamptz
+);
+CREATE INDEX sync_runs_started_at_idx ON user_sync.sync_runs (started_at DESC);
+
+-- Up to here everything that Salesforce holds has been read, once per organisation. --------------------------
+
+CREATE TABLE user_sync.watermarks (
+    org_id       text PRIMARY KEY,
+    watermark    timestamptz NOT NULL,
+    held_reason  text,
+    run_id       uuid NOT NULL REFERENCES user_sync.sync_runs (run_id),
+    updated_at   timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- Where an unfinished run stands; written in the transaction that stores the batch. --------------------------
+
+CREATE TABLE user_sync.checkpoints (
+    run_id           uuid PRIMARY KEY REFERENCES user_sync.sync_runs (run_id) ON DELETE CASCADE,
+    system_modstamp  timestamptz NOT NULL,
+    id               text NOT NULL,
+    landed_rows      bigint NOT NULL,
+    written_at       timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- Rows that could not be stored, and values that were cleaned on the way. No value is kept, only its place. ---
+
+CREATE TABLE user_sync.rejected_records (
+    rejected_record_id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    run_id              uuid NOT NULL REFERENCES user_sync.sync_runs (run_id) ON DELETE CASCADE,
+    salesforce_id       text,
+    field               text NOT NULL,
+    reason              text NOT NULL,
+    row_stored          boolean NOT NULL,       -- true: the value was cleaned, the row is there
+    noted_at            timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX rejected_records_run_id_idx ON user_sync.rejected_records (run_id);
+
+-- What Salesforce answered, as it was fetched. Several versions of one user may lie here. --------------------
+-- sync_run_id is no foreign key, here and in sf_users: a check a row is dear, and runs may be forgotten earlier.
+
+CREATE TABLE user_sync.salesforce_users_raw (
+    id                         text NOT NULL,
+    username                   text,
+    name                       text,
+    first_name                 text,
+    last_name                  text,
+    email                      text,
+    alias                      text,
+    community_nickname         text,
+    title                      text,
+    department                 text,
+    division                   text,
+    company_name               text,
+    employee_number            text,
+    phone                      text,
+    mobile_phone               text,
+    fax                        text,
+    extension                  text,
+    address                    jsonb,
+    is_active                  boolean,
+    user_type                  text,
+    profile_id                 text,
+    user_role_id               text,
+    manager_id                 text,
+    time_zone_sid_key          text,
+    locale_sid_key             text,
+    language_locale_key        text,
+    email_encoding_key         text,
+    federation_identifier      text,
+    external_id                text,
+    last_login_date            timestamptz,
+    last_password_change_date  timestamptz,
+    created_date               timestamptz,
+    created_by_id              text,
+    last_modified_date         timestamptz,
+    last_modified_by_id        text,
+    system_modstamp            timestamptz NOT NULL,
+    custom_fields              jsonb,
+    sync_run_id                uuid NOT NULL,
+    landed_at                  timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX salesforce_users_raw_system_modstamp_idx ON user_sync.salesforce_users_raw (system_modstamp);
+COMMENT ON TABLE user_sync.salesforce_users_raw IS 'Users as Salesforce answered, one row per fetched version.';
+
+-- One current row a user. ------------------------------------------------------------------------------------
+
+CREATE TABLE public.sf_users (
+    id                         text CONSTRAINT sf_users_pkey PRIMARY KEY
+                               CONSTRAINT sf_users_id_has_18_characters CHECK (id ~ '^[A-Za-z0-9]{15}[A-Z0-5]{3}$'),
+    username                   text NOT NULL,
+    name                       text,
+    first_name                 text,
+    last_name                  text,
+    email                      text,
+    alias                      text,
+    community_nickname         text,
+    title                      text,
+    department                 text,
+    division                   text,
+    company_name               text,
+    employee_number            text,
+    phone                      text,
+    mobile_phone               text,
+    fax                        text,
+    extension                  text,
+    address                    jsonb CONSTRAINT sf_users_address_is_an_object CHECK (jsonb_typeof(address) = 'object'),
+    is_active                  boolean NOT NULL,
+    user_type                  text,
+    profile_id                 text,
+    user_role_id               text,
+    manager_id                 text,
+    time_zone_sid_key          text,
+    locale_sid_key             text,
+    language_locale_key        text,
+    email_encoding_key         text,
+    federation_identifier      text,
+    external_id                text,
+    last_login_date            timestamptz,
+    last_password_change_date  timestamptz,
+    created_date               timestamptz NOT NULL,
+    created_by_id              text,
+    last_modified_date         timestamptz,
+    last_modified_by_id        text,
+    system_modstamp            timestamptz NOT NULL,
+    custom_fields              jsonb CONSTRAINT sf_users_custom_fields_is_an_object
+                               CHECK (jsonb_typeof(custom_fields) = 'object'),
+    first_seen_at              timestamptz NOT NULL DEFAULT clock_timestamp(),
+    synced_at                  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    deactivated_at             timestamptz,
+    sync_run_id                uuid NOT NULL
+);
+-- Username and e-mail are not unique here: users swap them within one batch, and Salesforce allows shared e-mails.
+CREATE INDEX sf_users_system_modstamp_idx ON public.sf_users (system_modstamp);
+CREATE INDEX sf_users_lower_email_idx ON public.sf_users (lower(email));
+CREATE INDEX sf_users_external_id_idx ON public.sf_users (external_id) WHERE external_id IS NOT NULL;
+CREATE INDEX sf_users_is_active_idx ON public.sf_users (is_active);
+COMMENT ON TABLE public.sf_users IS 'One current row per Salesforce user; the newest SystemModstamp wins.';
+COMMENT ON COLUMN public.sf_users.external_id IS 'External_ID__c';
+COMMENT ON COLUMN public.sf_users.custom_fields IS 'The fields named in SALESFORCE_EXTRA_FIELDS.';
+COMMENT ON COLUMN public.sf_users.deactivated_at IS 'When this pipeline first saw the user inactive; cleared on return.';
+
+-- Findings of the last reconciliation: ids and reasons, never an e-mail. --------------------------------------
+
+CREATE TABLE user_sync.profile_reconciliation (
+    finding             text NOT NULL,
+    auth_user_id        uuid,
+    salesforce_user_id  text,
+    reason              text NOT NULL,
+    found_at            timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX profile_reconciliation_finding_idx ON user_sync.profile_reconciliation (finding);
+
+-- Personal data: row level security without a policy, and no grant to any role of an API. --------------------
+-- Explicit in both directions, because old projects grant everything by default and new ones nothing.
+
+ALTER TABLE public.sf_users ENABLE ROW LEVEL SECURITY;
+REVOKE ALL ON public.sf_users FROM PUBLIC;
+REVOKE ALL ON ALL TABLES IN SCHEMA user_sync FROM PUBLIC;
+DO $$
+DECLARE
+    api_role text;
+BEGIN
+    FOR api_role IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated', 'service_role') LOOP
+        EXECUTE format('REVOKE ALL ON public.sf_users FROM %I', api_role);
+        EXECUTE format('REVOKE ALL ON SCHEMA user_sync FROM %I', api_role);
+        EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA user_sync FROM %I', api_role);
+        EXECUTE format('REVOKE ALL ON ALL SEQUENCES IN SCHEMA user_sync FROM %I', api_role);
+    END LOOP;
+END
+$$;

@@ -1,0 +1,207 @@
+"""Environment variables as typed settings, each checked when it is read.
+
+What belongs here: every variable that the pipeline understands, its default and its refusal.
+What does not: connections. This is the only module that reads `os.environ`, and it does so when
+a function is called, never on import. Secrets are kept out of every `repr`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Literal, cast
+from urllib.parse import urlsplit
+
+from user_sync_pipeline.core.errors import ConfigurationError
+
+DEFAULT_HORIZON = date(2026, 1, 1)
+SMALLEST_PAGE, LARGEST_PAGE = 200, 2000
+
+Environment = Mapping[str, str]
+Transport = Literal["auto", "rest"]
+
+_API_VERSION = re.compile(r"[1-9][0-9]\.0")
+_FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,79}")
+
+
+@dataclass(frozen=True, slots=True)
+class SalesforceSettings:
+    """How to reach Salesforce, and how to read from it.
+
+    Either `client_id` and `client_secret` (client credentials) or `access_token` and `instance_url` are set.
+    `page_size` is records per request, None for a choice by the size of the window.
+    """
+
+    login_url: str
+    client_id: str | None = None
+    client_secret: str | None = field(default=None, repr=False)
+    access_token: str | None = field(default=None, repr=False)
+    instance_url: str | None = None
+    api_version: str = "66.0"
+    ca_bundle: str | None = None
+    proxy: str | None = field(default=None, repr=False)
+    page_size: int | None = None
+    transport: Transport = "auto"
+    extra_fields: tuple[str, ...] = ()
+
+    @classmethod
+    def from_environment(cls, environment: Environment | None = None) -> SalesforceSettings:
+        """Read the `SALESFORCE_*` variables; raises `ConfigurationError` naming the first wrong one."""
+        read = _Reader(environment)
+        access_token = read.text("SALESFORCE_ACCESS_TOKEN")
+        instance_url = read.url("SALESFORCE_INSTANCE_URL")
+        client_id = read.text("SALESFORCE_CLIENT_ID")
+        client_secret = read.text("SALESFORCE_CLIENT_SECRET")
+        if access_token and not instance_url:
+            raise ConfigurationError(
+                "SALESFORCE_INSTANCE_URL is not set; SALESFORCE_ACCESS_TOKEN needs it, "
+                "for example https://example.my.salesforce.com."
+            )
+        if not access_token:
+            for name, value in (
+                ("SALESFORCE_CLIENT_ID", client_id),
+                ("SALESFORCE_CLIENT_SECRET", client_secret),
+            ):
+                if not value:
+                    raise ConfigurationError(
+                        f"{name} is not set; put the value of your External Client App there "
+                        "(or set SALESFORCE_ACCESS_TOKEN and SALESFORCE_INSTANCE_URL)."
+                    )
+        return cls(
+            login_url=read.url("SALESFORCE_LOGIN_URL") or "https://login.salesforce.com",
+            client_id=client_id,
+            client_secret=client_secret,
+            access_token=access_token,
+            instance_url=instance_url,
+            api_version=_api_version(read.text("SALESFORCE_API_VERSION") or "66.0"),
+            ca_bundle=read.file("SALESFORCE_CA_BUNDLE"),
+            proxy=read.text("SALESFORCE_PROXY"),
+            page_size=_page_size(read.text("SALESFORCE_PAGE_SIZE") or "auto"),
+            transport=_transport(read.text("SALESFORCE_TRANSPORT") or "auto"),
+            extra_fields=_extra_fields(read.text("SALESFORCE_EXTRA_FIELDS") or ""),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SupabaseSettings:
+    """Where auth users and profiles are: by SQL (`database_url`), by HTTP (`url` and `service_role_key`), or both."""
+
+    url: str | None = None
+    service_role_key: str | None = field(default=None, repr=False)
+    database_url: str | None = field(default=None, repr=False)
+    ca_bundle: str | None = None
+
+    @classmethod
+    def from_environment(cls, environment: Environment | None = None) -> SupabaseSettings:
+        """Read the `SUPABASE_*` variables; `database_url` falls back to `USER_SYNC_DATABASE_URL`."""
+        read = _Reader(environment)
+        url = read.url("SUPABASE_URL")
+        key = read.text("SUPABASE_SERVICE_ROLE_KEY")
+        if url and not key:
+            raise ConfigurationError(
+                "SUPABASE_SERVICE_ROLE_KEY is not set; SUPABASE_URL needs it. Put the project's secret key there."
+            )
+        if key and not url:
+            raise ConfigurationError(
+                "SUPABASE_URL is not set; SUPABASE_SERVICE_ROLE_KEY needs it, for example https://example.supabase.co."
+            )
+        return cls(
+            url=url,
+            service_role_key=key,
+            database_url=read.text("SUPABASE_DB_URL") or read.text("USER_SYNC_DATABASE_URL"),
+            ca_bundle=read.file("SUPABASE_CA_BUNDLE"),
+        )
+
+
+def database_url(environment: Environment | None = None) -> str:
+    """Return `USER_SYNC_DATABASE_URL`; raises `ConfigurationError` when it is not set."""
+    url = _Reader(environment).text("USER_SYNC_DATABASE_URL")
+    if not url:
+        raise ConfigurationError(
+            "USER_SYNC_DATABASE_URL is not set; put the address of your Postgres database there, "
+            "for example postgresql://user:password@host:5432/postgres."
+        )
+    return url
+
+
+def horizon(environment: Environment | None = None) -> date:
+    """Return the first day of the partition axis, `USER_SYNC_HORIZON`; that partition is open to the past."""
+    text = _Reader(environment).text("USER_SYNC_HORIZON")
+    if not text:
+        return DEFAULT_HORIZON
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError(
+            f"USER_SYNC_HORIZON is {text!r}, which is not a day; write it as 2026-01-01."
+        ) from None
+    if day > datetime.now(UTC).date():
+        raise ConfigurationError(f"USER_SYNC_HORIZON is {day}, which lies in the future; give a day in the past.")
+    return day
+
+
+class _Reader:
+    """Reads variables; one that is empty or blank counts as not set."""
+
+    def __init__(self, environment: Environment | None) -> None:
+        self._environment: Environment = os.environ if environment is None else environment
+
+    def text(self, name: str) -> str | None:
+        return self._environment.get(name, "").strip() or None
+
+    def url(self, name: str) -> str | None:
+        """Return an https address without trailing slash; http only on this machine itself."""
+        value = self.text(name)
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.username or parts.password:
+            raise ConfigurationError(f"{name} holds a user name or password; give the bare address.")
+        local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+        if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
+            raise ConfigurationError(f"{name} is not an https:// address; give one such as https://example.com.")
+        if parts.path.strip("/") or parts.query or parts.fragment:
+            raise ConfigurationError(f"{name} has a path behind the host; give only scheme and host.")
+        return f"{parts.scheme}://{parts.netloc}"
+
+    def file(self, name: str) -> str | None:
+        value = self.text(name)
+        if value is not None and not Path(value).is_file():
+            raise ConfigurationError(f"{name} names a file that does not exist; give the path of a PEM file.")
+        return value
+
+
+def _api_version(text: str) -> str:
+    if not _API_VERSION.fullmatch(text):
+        raise ConfigurationError(f"SALESFORCE_API_VERSION is {text!r}; write it as 66.0.")
+    return text
+
+
+def _page_size(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if text.isascii() and text.isdigit() and SMALLEST_PAGE <= int(text) <= LARGEST_PAGE:
+        return int(text)
+    raise ConfigurationError(
+        f"SALESFORCE_PAGE_SIZE is {text!r}; give auto or a number from {SMALLEST_PAGE} to {LARGEST_PAGE}."
+    )
+
+
+def _transport(text: str) -> Transport:
+    if text not in ("auto", "rest"):
+        raise ConfigurationError(f"SALESFORCE_TRANSPORT is {text!r}; give auto or rest.")
+    return cast(Transport, text)
+
+
+def _extra_fields(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    for name in names:
+        if not _FIELD_NAME.fullmatch(name):
+            raise ConfigurationError(
+                f"SALESFORCE_EXTRA_FIELDS holds {name!r}, which is not a field name; write it as Region__c,Team__c."
+            )
+    return names

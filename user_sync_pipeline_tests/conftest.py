@@ -1,0 +1,165 @@
+"""Servers that the tests share: one Postgres for the whole run, a fresh database for each test.
+
+Everything here is real: PostgreSQL from the wheel, HTTP over TLS. Imports stay inside the fixtures, so that
+a test that needs no server starts at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from user_sync_pipeline.sandbox.certificates import CertificateAuthority
+    from user_sync_pipeline.sandbox.postgres import PostgresServer
+    from user_sync_pipeline.sandbox.salesforce import SalesforceSimulator
+
+# The moment before which all sample people were last changed.
+ORG_MADE_AT = datetime(2026, 6, 1, tzinfo=UTC)
+FEW_PEOPLE = 60
+ROLE_PASSWORD = "password-of-the-test-roles"
+
+_SETTINGS = ("SALESFORCE_", "SUPABASE_", "USER_SYNC_", "DAGSTER_")
+_database_numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own settings never reach a test."""
+    for name in list(os.environ):
+        if name.startswith(_SETTINGS):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def server_folder() -> Iterator[Path]:
+    """A folder that the account of Postgres can reach, also when the tests run as root."""
+    folder = Path(tempfile.mkdtemp(prefix="user-sync-tests-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def authority(server_folder: Path) -> CertificateAuthority:
+    from user_sync_pipeline.sandbox.certificates import CertificateAuthority
+
+    return CertificateAuthority(server_folder / "certificates")
+
+
+@pytest.fixture(scope="session")
+def postgres_server(server_folder: Path) -> Iterator[PostgresServer]:
+    from user_sync_pipeline.sandbox.postgres import PostgresServer
+
+    server = PostgresServer(server_folder / "postgres", password=secrets.token_hex())
+    server.start()
+    yield server
+    server.stop()
+
+
+def run_as_superuser(server: PostgresServer, statement: str) -> None:
+    import psycopg
+
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        connection.execute(statement.encode())
+
+
+@pytest.fixture
+def empty_database(postgres_server: PostgresServer) -> Iterator[str]:
+    """Address of a plain, empty database, as its superuser."""
+    name = f"empty_{next(_database_numbers)}"
+    run_as_superuser(postgres_server, f"CREATE DATABASE {name}")
+    yield postgres_server.url(name)
+    run_as_superuser(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def make_supabase_database(postgres_server: PostgresServer) -> Callable[..., str]:
+    """Make a database with the roles, schema and grants of Supabase; returns its name."""
+    from user_sync_pipeline.sandbox.supabase import prepare_supabase
+
+    def make(*, legacy_default_grants: bool = False) -> str:
+        name = f"supabase_{next(_database_numbers)}"
+        run_as_superuser(postgres_server, f"CREATE DATABASE {name}")
+        prepare_supabase(
+            postgres_server,
+            name,
+            legacy_default_grants=legacy_default_grants,
+            postgres_password=ROLE_PASSWORD,
+            authenticator_password=ROLE_PASSWORD,
+            auth_admin_password=ROLE_PASSWORD,
+        )
+        return name
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def supabase_template(make_supabase_database: Callable[..., str]) -> str:
+    return make_supabase_database()
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres_server: PostgresServer, make_supabase_database: Callable[..., str]) -> str:
+    from user_sync_pipeline.core.warehouse.migrations import apply_migrations
+
+    name = make_supabase_database()
+    url = role_url(postgres_server, name)
+    apply_migrations(database_url=url, profiles_url=url)
+    return name
+
+
+def role_url(server: PostgresServer, database: str, role: str = "postgres") -> str:
+    return server.url(database, role=role, password=ROLE_PASSWORD)
+
+
+def _copy(server: PostgresServer, template: str) -> Iterator[str]:
+    name = f"{template}_{next(_database_numbers)}"
+    run_as_superuser(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    # Grants on a database itself are the one thing that a template does not hand on.
+    run_as_superuser(server, f"GRANT CREATE ON DATABASE {name} TO postgres")
+    yield role_url(server, name)
+    run_as_superuser(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def supabase_database(postgres_server: PostgresServer, supabase_template: str) -> Iterator[str]:
+    """Address of a fresh Supabase database, as role postgres, before any migration."""
+    yield from _copy(postgres_server, supabase_template)
+
+
+@pytest.fixture
+def migrated_database(postgres_server: PostgresServer, migrated_template: str) -> Iterator[str]:
+    """Address of a fresh Supabase database, as role postgres, with both migrations applied."""
+    yield from _copy(postgres_server, migrated_template)
+
+
+@pytest.fixture
+def engine(migrated_database: str) -> Iterator[Engine]:
+    """An engine of the pipeline on a fresh, migrated database."""
+    from user_sync_pipeline.core.warehouse.database import create_database_engine
+
+    engine = create_database_engine(migrated_database)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def salesforce(authority: CertificateAuthority) -> Iterator[SalesforceSimulator]:
+    """A running Salesforce with a few users, all last changed before `ORG_MADE_AT`."""
+    from user_sync_pipeline.sandbox.salesforce import SalesforceSimulator
+    from user_sync_pipeline.sandbox.sample_people import people
+
+    with SalesforceSimulator(people(FEW_PEOPLE, seed=1, until=ORG_MADE_AT), authority) as simulator:
+        yield simulator

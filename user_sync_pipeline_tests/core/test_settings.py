@@ -1,0 +1,108 @@
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from user_sync_pipeline.core.errors import ConfigurationError
+from user_sync_pipeline.core.settings import (
+    SalesforceSettings,
+    SupabaseSettings,
+    database_url,
+    horizon,
+)
+
+SALESFORCE = {"SALESFORCE_CLIENT_ID": "id", "SALESFORCE_CLIENT_SECRET": "s3cret"}
+
+
+def test_client_credentials_are_enough() -> None:
+    settings = SalesforceSettings.from_environment(SALESFORCE)
+    assert settings.login_url == "https://login.salesforce.com"
+    assert settings.page_size is None
+
+
+def test_an_access_token_needs_no_client() -> None:
+    settings = SalesforceSettings.from_environment(
+        {"SALESFORCE_ACCESS_TOKEN": "token", "SALESFORCE_INSTANCE_URL": "https://example.my.salesforce.com/"}
+    )
+    assert settings.instance_url == "https://example.my.salesforce.com"
+
+
+def test_extra_fields_keep_their_order_and_lose_repetitions() -> None:
+    settings = SalesforceSettings.from_environment({**SALESFORCE, "SALESFORCE_EXTRA_FIELDS": "B__c, A__c,B__c"})
+    assert settings.extra_fields == ("B__c", "A__c")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SALESFORCE_CLIENT_ID", ""),
+        ("SALESFORCE_CLIENT_SECRET", "  "),
+        ("SALESFORCE_LOGIN_URL", "http://login.salesforce.com"),
+        ("SALESFORCE_LOGIN_URL", "login.salesforce.com"),
+        ("SALESFORCE_LOGIN_URL", "https://login.salesforce.com/services"),
+        ("SALESFORCE_LOGIN_URL", "https://user:password@login.salesforce.com"),
+        ("SALESFORCE_API_VERSION", "v66"),
+        ("SALESFORCE_PAGE_SIZE", "199"),
+        ("SALESFORCE_PAGE_SIZE", "2001"),
+        ("SALESFORCE_PAGE_SIZE", "many"),
+        ("SALESFORCE_TRANSPORT", "soap"),
+        ("SALESFORCE_EXTRA_FIELDS", "Region__c,1st"),
+        ("SALESFORCE_EXTRA_FIELDS", "Id FROM Account--"),
+        ("SALESFORCE_CA_BUNDLE", "no/such/file.pem"),
+    ],
+)
+def test_a_wrong_salesforce_setting_is_refused_by_name_without_its_secret(name: str, value: str) -> None:
+    with pytest.raises(ConfigurationError, match=name) as failure:
+        SalesforceSettings.from_environment({**SALESFORCE, name: value})
+    assert "s3cret" not in str(failure.value)
+    assert "password@" not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("environment", "missing"),
+    [
+        ({"SUPABASE_URL": "https://example.supabase.co"}, "SUPABASE_SERVICE_ROLE_KEY"),
+        ({"SUPABASE_SERVICE_ROLE_KEY": "sb_secret_x"}, "SUPABASE_URL"),
+    ],
+)
+def test_half_a_supabase_is_refused_by_naming_the_other_half(environment: dict[str, str], missing: str) -> None:
+    with pytest.raises(ConfigurationError, match=missing):
+        SupabaseSettings.from_environment(environment)
+
+
+def test_the_profiles_are_looked_for_in_the_warehouse_unless_told_otherwise() -> None:
+    assert (
+        SupabaseSettings.from_environment({"USER_SYNC_DATABASE_URL": "postgresql://w"}).database_url == "postgresql://w"
+    )
+    both = {"USER_SYNC_DATABASE_URL": "postgresql://w", "SUPABASE_DB_URL": "postgresql://s"}
+    assert SupabaseSettings.from_environment(both).database_url == "postgresql://s"
+
+
+def test_nothing_of_supabase_needs_to_be_set() -> None:
+    assert SupabaseSettings.from_environment({}) == SupabaseSettings()
+
+
+def test_a_missing_database_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="USER_SYNC_DATABASE_URL"):
+        database_url({})
+
+
+def test_the_horizon_is_a_day_in_the_past() -> None:
+    assert horizon({}) == date(2026, 1, 1)
+    assert horizon({"USER_SYNC_HORIZON": "2025-05-01"}) == date(2025, 5, 1)
+    for wrong in ("2999-01-01", "soon"):
+        with pytest.raises(ConfigurationError, match="USER_SYNC_HORIZON"):
+            horizon({"USER_SYNC_HORIZON": wrong})
+
+
+def test_settings_do_not_show_their_secrets(tmp_path: Path) -> None:
+    salesforce = SalesforceSettings.from_environment({**SALESFORCE, "SALESFORCE_PROXY": "http://u:hidden@proxy:1"})
+    supabase = SupabaseSettings.from_environment(
+        {
+            "SUPABASE_URL": "https://example.supabase.co",
+            "SUPABASE_SERVICE_ROLE_KEY": "sb_secret_hidden",
+            "SUPABASE_DB_URL": "postgresql://user:hidden@host/db",
+        }
+    )
+    assert "s3cret" not in repr(salesforce)
+    assert "hidden" not in repr(salesforce) + repr(supabase)
