@@ -1,0 +1,220 @@
+"""From the bytes of one page of users to one Arrow batch, losing no good row to a bad one.
+
+What belongs here: decoding pages, cleaning text that Postgres cannot hold, leaving out rows that cannot be stored.
+What does not: the rules of single values (`columns.py`), requests (`rest.py`).
+
+Pages are decoded at once into typed rows. Only where that fails, or where a NUL character hides in a text, the
+page is taken again value by value, which is slower and says what was wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from user_sync_pipeline.core.errors import UnreachableError
+from user_sync_pipeline.core.rejects import RejectedValue
+from user_sync_pipeline.core.salesforce.columns import DECODED_TYPES, JSON_ENCODER, complete_id, to_column
+from user_sync_pipeline.core.salesforce.fields import CUSTOM_FIELDS_COLUMN, UserField, arrow_schema
+from user_sync_pipeline.core.salesforce.selection import FieldSelection
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_ESCAPED_NUL = b"\\u0000"
+# NUL, which no text in Postgres may hold, and halves of characters, which are no characters.
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_JSON_NULL = msgspec.Raw(b"null")
+
+
+@dataclass(frozen=True, slots=True)
+class UserPage:
+    """One page of users.
+
+    `batch` has `fields.arrow_schema()`. `fetched` counts the records of this page, stored or not; `total` those
+    that the query matched in all. `rejected` holds one note for each row left out (`row_stored=False`), and one
+    for each value that was cleaned in a row that is there.
+    """
+
+    batch: pa.RecordBatch
+    fetched: int
+    total: int
+    rejected: tuple[RejectedValue, ...] = ()
+
+
+class _Envelope(msgspec.Struct):
+    done: bool
+    totalSize: int  # noqa: N815
+    nextRecordsUrl: str | None = None  # noqa: N815
+
+
+class _PlainPage(msgspec.Struct):
+    totalSize: int  # noqa: N815
+    records: list[dict[str, Any]]
+
+
+Row = tuple[Any, ...]
+_T = TypeVar("_T")
+
+
+def read_envelope(body: bytes) -> tuple[int, str | None]:
+    """Return the number of records that a query matched, and the address of its next page (None: the last).
+
+    Raises `UnreachableError` when the answer is no page.
+    """
+    try:
+        envelope = msgspec.json.decode(body, type=_Envelope)
+    except ValueError:
+        envelope = _parse_as(body, _Envelope)
+    if not envelope.done and not envelope.nextRecordsUrl:
+        raise _not_a_page()
+    return envelope.totalSize, None if envelope.done else envelope.nextRecordsUrl
+
+
+class PageDecoder:
+    """Decodes pages of the fields of one selection."""
+
+    def __init__(self, selection: FieldSelection) -> None:
+        self._fields = selection.fields
+        self._extra = selection.extra
+        types = [DECODED_TYPES[field.kind] for field in self._fields] + [msgspec.Raw] * len(self._extra)
+        self._types = dict(zip(selection.soql_names, types, strict=True))
+        self._row = msgspec.defstruct(
+            "UserRow",
+            [
+                (f"value_{place}", type_, _JSON_NULL if type_ is msgspec.Raw else None)
+                for place, type_ in enumerate(types)
+            ],
+            rename={f"value_{place}": name for place, name in enumerate(self._types)},
+            gc=False,
+        )
+        page = msgspec.defstruct("UserRecords", [("totalSize", int), ("records", list[self._row])])  # type: ignore[name-defined]
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(page)
+
+    def decode(self, body: bytes) -> UserPage:
+        """Return the users of one page; raises `UnreachableError` when the answer is no page."""
+        if _ESCAPED_NUL in body:
+            return self._decode_carefully(body)
+        try:
+            page = self._decoder.decode(body)
+        except ValueError:
+            return self._decode_carefully(body)
+        return self._build([msgspec.structs.astuple(row) for row in page.records], page.totalSize)
+
+    def _decode_carefully(self, body: bytes) -> UserPage:
+        page = _parse_as(body, _PlainPage)
+        rows: list[Row] = []
+        notes: list[list[RejectedValue]] = []
+        lost: list[RejectedValue] = []
+        for record in page.records:
+            values, of_row = self._clean_record(record)
+            try:
+                rows.append(msgspec.structs.astuple(msgspec.convert(values, self._row)))
+                notes.append(of_row)
+            except msgspec.ValidationError:
+                lost.append(self._first_of_another_type(values))
+        return self._build(rows, page.totalSize, notes, lost)
+
+    def _clean_record(self, record: dict[str, Any]) -> tuple[dict[str, Any], list[RejectedValue]]:
+        values: dict[str, Any] = {}
+        notes: list[RejectedValue] = []
+        for name, type_ in self._types.items():
+            value, change = _clean(record.get(name))
+            values[name] = msgspec.Raw(JSON_ENCODER.encode(value)) if type_ is msgspec.Raw else value
+            if change:
+                notes.append(RejectedValue(_readable_id(record.get("Id")), name, change, row_stored=True))
+        return values, notes
+
+    def _first_of_another_type(self, values: dict[str, Any]) -> RejectedValue:
+        for name, type_ in self._types.items():
+            try:
+                msgspec.convert(values[name], type_)
+            except msgspec.ValidationError:
+                break
+        return RejectedValue(_readable_id(values["Id"]), name, "is of another type", row_stored=False)
+
+    def _build(
+        self,
+        rows: list[Row],
+        total: int,
+        notes: Sequence[list[RejectedValue]] = (),
+        lost: Sequence[RejectedValue] = (),
+    ) -> UserPage:
+        """Turn rows into a batch; `notes` has one list a row or is empty, `lost` are rows left out before."""
+        import pyarrow as pa
+
+        values = list(zip(*rows, strict=True)) or [()] * len(self._types)
+        columns = {
+            field.column: to_column(field, of_field) for field, of_field in zip(self._fields, values, strict=False)
+        }
+        first_faults: dict[int, tuple[UserField, str]] = {}
+        for field in self._fields:
+            for place, reason in columns[field.column].faults:
+                first_faults.setdefault(place, (field, reason))
+        arrays = {name: column.array for name, column in columns.items()}
+        if self._extra:
+            arrays[CUSTOM_FIELDS_COLUMN] = self._custom_fields(values[len(self._fields) :])
+        schema = arrow_schema()
+        batch = pa.RecordBatch.from_arrays(
+            [arrays[part.name] if part.name in arrays else pa.nulls(len(rows), part.type) for part in schema],
+            schema=schema,
+        )
+        rejected = [*lost]
+        for place, (field, reason) in sorted(first_faults.items(), key=lambda fault: fault[0]):
+            salesforce_id = arrays["id"][place].as_py()
+            rejected.append(RejectedValue(salesforce_id, field.name, reason, row_stored=False))
+        rejected.extend(note for place, of_row in enumerate(notes) if place not in first_faults for note in of_row)
+        if first_faults:
+            batch = batch.filter(pa.array([place not in first_faults for place in range(len(rows))]))
+        return UserPage(batch, len(rows) + len(lost), total, tuple(rejected))
+
+    def _custom_fields(self, values: Sequence[Sequence[msgspec.Raw]]) -> pa.Array:
+        """Return one JSON object a row, with the values as Salesforce wrote them."""
+        import pyarrow as pa
+
+        template = b"{" + b",".join(b'"%s":%%b' % name.encode() for name in self._extra) + b"}"
+        texts = [template % tuple(map(bytes, of_row)) for of_row in zip(*values, strict=True)]
+        return pa.array(texts, pa.string())
+
+
+def _parse_as(body: bytes, type_: type[_T]) -> _T:
+    """Parse JSON with broken characters in it; bytes that are not UTF-8 become broken characters too."""
+    try:
+        text = body.decode("utf-8", "surrogateescape")
+        return msgspec.convert(json.loads(text, strict=False, parse_float=Decimal), type_)
+    except ValueError:
+        raise _not_a_page() from None
+
+
+def _clean(value: Any) -> tuple[Any, str]:
+    """Return a JSON value without characters that Postgres cannot hold, and what was changed ("": nothing)."""
+    if isinstance(value, str):
+        if not _UNSTORABLE.search(value):
+            return value, ""
+        nuls = value.count("\x00")
+        cleaned, halves = _UNSTORABLE.subn("\ufffd", value.replace("\x00", ""))
+        changes = [f"{nuls} NUL removed"] if nuls else []
+        changes += [f"{halves} broken characters replaced by U+FFFD"] if halves else []
+        return cleaned, ", ".join(changes)
+    if isinstance(value, dict):
+        parts = {key: _clean(part) for key, part in value.items()}
+        changes = [f"{change} in {key}" for key, (_, change) in parts.items() if change]
+        return {key: part for key, (part, _) in parts.items()}, ", ".join(changes)
+    return value, ""
+
+
+def _readable_id(value: Any) -> str | None:
+    try:
+        return complete_id(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _not_a_page() -> UnreachableError:
+    return UnreachableError("Salesforce answered a query with something that is not a page of records; run again.")

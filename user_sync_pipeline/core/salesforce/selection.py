@@ -1,0 +1,99 @@
+"""Which fields a run reads: the catalogue and the extra fields, as far as Salesforce shows them to us.
+
+What belongs here: reading describe(), and what is hidden from the integration user.
+What does not: the catalogue (`fields.py`), values (`columns.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from user_sync_pipeline.core.errors import ConfigurationError, UnreachableError
+from user_sync_pipeline.core.salesforce.fields import (
+    CUSTOM_FIELDS_COLUMN,
+    DESCRIBE_TYPES,
+    USER_FIELDS,
+    UserField,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FieldSelection:
+    """The fields of one run.
+
+    `fields` are those of the catalogue that are visible, spelled as the organisation spells them and with its
+    lengths; `extra` go into `custom_fields`. `hidden` are API names that Salesforce does not show: not created,
+    or kept from the integration user by field-level security.
+    """
+
+    fields: tuple[UserField, ...]
+    extra: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Our names of the columns that are fetched."""
+        columns = tuple(field.column for field in self.fields)
+        return (*columns, CUSTOM_FIELDS_COLUMN) if self.extra else columns
+
+    @property
+    def soql_names(self) -> tuple[str, ...]:
+        """The API names to select."""
+        return (*(field.name for field in self.fields), *self.extra)
+
+
+class _DescribedField(msgspec.Struct):
+    name: str
+    type: str
+    length: int = 0
+
+
+class _Described(msgspec.Struct):
+    fields: list[_DescribedField]
+
+
+def select_fields(describe: bytes, extra_fields: tuple[str, ...] = ()) -> FieldSelection:
+    """Compare the catalogue and `extra_fields` with Salesforce's describe answer.
+
+    Raises `ConfigurationError` when a required field is hidden or a field has another type than we store.
+    """
+    try:
+        described = msgspec.json.decode(describe, type=_Described)
+    except ValueError:
+        raise UnreachableError("Salesforce did not describe its users as expected; run again later.") from None
+    # API names are the same in any case, and answers use the spelling of describe.
+    by_name = {field.name.lower(): field for field in described.fields}
+    fields: list[UserField] = []
+    hidden: list[str] = []
+    for field in USER_FIELDS:
+        if seen := by_name.get(field.name.lower()):
+            fields.append(_as_described(field, seen))
+        elif field.required:
+            raise ConfigurationError(
+                f"Salesforce does not show User.{field.name} to the integration user, and without it nothing can "
+                "be synced; an administrator must grant read access to it (field-level security)."
+            )
+        else:
+            hidden.append(field.name)
+    extra: list[str] = []
+    taken = {field.name.lower() for field in USER_FIELDS}
+    for name in extra_fields:
+        if name.lower() not in taken:
+            taken.add(name.lower())
+            if seen := by_name.get(name.lower()):
+                extra.append(seen.name)
+            else:
+                hidden.append(name)
+    return FieldSelection(tuple(fields), tuple(extra), tuple(hidden))
+
+
+def _as_described(field: UserField, seen: _DescribedField) -> UserField:
+    if seen.type not in DESCRIBE_TYPES[field.kind]:
+        raise ConfigurationError(
+            f"User.{field.name} is of type {seen.type} in this Salesforce organisation, but it is stored as "
+            f"{field.kind}; give the field its former type, or use a release that knows the new one."
+        )
+    length = None if field.max_length is None else max(field.max_length, seen.length)
+    return replace(field, name=seen.name, max_length=length)
