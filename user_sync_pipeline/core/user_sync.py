@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session
 
 from user_sync_pipeline.core.errors import PausedError, UsageError
 from user_sync_pipeline.core.warehouse import ledger
+from user_sync_pipeline.core.warehouse.database import database_errors
 from user_sync_pipeline.core.warehouse.landing import Landing
 from user_sync_pipeline.core.warehouse.merge import MergeCounts, merge_window
 from user_sync_pipeline.core.windows import Mode, SyncWindow, format_moment
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 VISIBILITY_LAG = timedelta(seconds=60)
 # A run that follows the watermark starts this much before it; newest-wins absorbs what is read twice.
 WATERMARK_OVERLAP = timedelta(minutes=10)
-# Describe, the clock, and the moment up to which Salesforce vouches for its answers.
+# Describe, how many records there are, and up to when Salesforce vouches for its answers; the clock is free.
 CALLS_BESIDE_PAGES = 3
 
 
@@ -162,6 +163,7 @@ class UserSyncService:
         counts, watermark = self.merge(window, landing.run_id)
         return SyncUsersResult(landing, counts, watermark, timer.monotonic() - started)
 
+    @database_errors()
     def land(
         self,
         window: SyncWindow,
@@ -213,6 +215,7 @@ class UserSyncService:
                 )
         return result
 
+    @database_errors()
     def merge(self, window: SyncWindow, run_id: UUID | None = None) -> tuple[MergeCounts, datetime | None]:
         """Merge the landed rows of the window into `sf_users`; returns the counts and the stored watermark.
 
@@ -266,7 +269,7 @@ class UserSyncService:
         try:
             yield
         except BaseException as error:
-            outcome = "paused" if isinstance(error, PausedError) else "failed"
+            outcome: ledger.FinalOutcome = "paused" if isinstance(error, PausedError) else "failed"
             with suppress(SQLAlchemyError), self._engine.begin() as connection:
                 ledger.finish_run(connection, run_id, outcome=outcome, counts=None)
             raise

@@ -1,0 +1,135 @@
+"""Applies `sql/migrations`: the right files to the right database, patiently, and one process at a time.
+
+What belongs here: the two sides and where each goes, waiting for locks, the report.
+What does not: DDL of any kind, which a DBA can read and run without this package.
+
+The `salesforce` side goes to the pipeline's own database, the `profiles` side to the one that holds
+`auth.users`; that may be the same. Alembic is imported only when something is applied or asked.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psycopg
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from user_sync_pipeline.core.files import shipped_path
+from user_sync_pipeline.core.warehouse.database import (
+    DEFAULT_SETTING,
+    create_database_engine,
+    database_errors,
+    driver_error,
+)
+
+if TYPE_CHECKING:
+    from user_sync_pipeline.core.warehouse.migration_scripts import Migration
+
+PROFILES_SETTING = "SUPABASE_DB_URL"
+
+_TRIES = 5
+_PAUSE_SECONDS = 0.5
+_LOCK_FAILURES = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
+
+_LOCK = text("SELECT pg_advisory_lock(hashtextextended('user_sync migrations', 0))")
+_UNLOCK = text("SELECT pg_advisory_unlock(hashtextextended('user_sync migrations', 0))")
+_CREATE_SCHEMA = text("CREATE SCHEMA IF NOT EXISTS user_sync")
+_HAS_AUTH_USERS = text("SELECT to_regclass('auth.users') IS NOT NULL")
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A migration that was not applied, and why, in one sentence."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationReport:
+    """Names of migrations, such as `0001_salesforce_side`, in order: applied now, there before, left out."""
+
+    applied: tuple[str, ...]
+    present: tuple[str, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+def apply_migrations(*, database_url: str, profiles_url: str | None) -> MigrationReport:
+    """Bring both sides to their newest version; without `profiles_url` both live in one database.
+
+    Repeating it changes nothing, and two at once are harmless. A file is applied as a whole or not at all.
+    Raises `ConfigurationError` and `UnreachableError`.
+    """
+    profiles_setting = DEFAULT_SETTING if profiles_url in (None, database_url) else PROFILES_SETTING
+    present: list[str] = []
+    applied: list[str] = []
+    left_out: list[LeftOut] = []
+    for side, url, setting in (
+        ("salesforce", database_url, DEFAULT_SETTING),
+        ("profiles", profiles_url or database_url, profiles_setting),
+    ):
+        names = [migration.name for migration in _shipped() if migration.side == side]
+        with _connected(url, setting) as connection:
+            if side == "profiles" and not connection.scalar(_HAS_AUTH_USERS):
+                reason = f"{setting} has no auth.users; set {PROFILES_SETTING} to the address of the Supabase database."
+                left_out.extend(LeftOut(name, reason) for name in names)
+                continue
+            before = _apply_side(connection, side)
+        present.extend(name for name in names if name in before)
+        applied.extend(name for name in names if name not in before)
+    return MigrationReport(tuple(applied), tuple(present), tuple(left_out))
+
+
+def migrations_applied(url: str, *, setting: str = DEFAULT_SETTING) -> tuple[str, ...]:
+    """Return the names of the migrations that the database at `url` holds, in order."""
+    with _connected(url, setting) as connection:
+        return _names_applied(connection)
+
+
+def _shipped() -> tuple[Migration, ...]:
+    from user_sync_pipeline.core.warehouse.migration_scripts import migrations_in
+
+    return migrations_in(shipped_path("sql/migrations"))
+
+
+@contextmanager
+def _connected(url: str, setting: str) -> Iterator[Connection]:
+    engine = create_database_engine(url, setting=setting)
+    try:
+        with database_errors(setting), engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()  # closing the session also gives up its lock
+
+
+def _names_applied(connection: Connection) -> tuple[str, ...]:
+    from user_sync_pipeline.core.warehouse.migration_scripts import applied_migrations
+
+    return tuple(migration.name for migration in applied_migrations(connection, _shipped()))
+
+
+def _apply_side(connection: Connection, side: str) -> tuple[str, ...]:
+    """Apply what is missing of a side, and return the names that were there before."""
+    from user_sync_pipeline.core.warehouse.migration_scripts import upgrade
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    connection.execute(_LOCK)
+    connection.execute(_CREATE_SCHEMA)
+    before = _names_applied(connection)
+    connection.commit()
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            upgrade(connection, _shipped(), side)
+            break
+        except (DBAPIError, psycopg.Error) as error:
+            connection.rollback()
+            if not tries_left or not isinstance(driver_error(error), _LOCK_FAILURES):
+                raise
+            time.sleep(_PAUSE_SECONDS * (_TRIES - tries_left))
+    return before
