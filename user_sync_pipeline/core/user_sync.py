@@ -76,10 +76,18 @@ class LandingResult:
     usage: ApiUsage
     limited: bool = False
     fetched: int = 0
+    last_change: datetime | None = None
     rejected: list[RejectedValue] = field(default_factory=list)
     rows_per_day: Counter[date] = field(default_factory=Counter)
     hidden_fields: tuple[str, ...] = ()
     seconds: float = 0.0
+
+    @property
+    def landed(self) -> SyncWindow:
+        """The part of the window that was landed: a limited run ends with the SystemModstamp of its last row."""
+        if not self.limited or self.last_change is None:
+            return self.window
+        return SyncWindow(self.window.since, self.last_change + timedelta(microseconds=1))
 
     @property
     def rows_not_stored(self) -> int:
@@ -160,7 +168,7 @@ class UserSyncService:
         mode = mode or ("full" if window.since is None else "custom")
         started = timer.monotonic()
         landing = self.land(window, mode=mode, limit=limit, started_by=started_by, progress=progress)
-        counts, watermark = self.merge(window, landing.run_id)
+        counts, watermark = self.merge(landing.landed, landing.run_id)
         return SyncUsersResult(landing, counts, watermark, timer.monotonic() - started)
 
     @database_errors()
@@ -250,7 +258,9 @@ class UserSyncService:
             landing.append(page.batch, page.rejected)
             result.fetched += page.fetched
             result.rejected.extend(page.rejected)
-            result.rows_per_day.update(_rows_per_day(page.batch))
+            if page.batch.num_rows:
+                result.rows_per_day.update(_rows_per_day(page.batch))
+                result.last_change = page.batch.column("system_modstamp")[-1].as_py()
             if progress is not None:
                 seconds = timer.monotonic() - started
                 progress(Progress(result.fetched, page.total, page_number, seconds, self._rest.usage))

@@ -77,9 +77,8 @@ class SyncWindow:
     @classmethod
     def custom(cls, start: datetime, end: datetime | None, *, now: datetime) -> SyncWindow:
         """From `start` up to, but not including, `end`; without `end`, up to the end of the present day."""
-        window = cls(start, end if end is not None else max(_end_of_day(now), start + ONE_DAY))
-        window.refuse_future(now)
-        return window
+        _refuse_future_start(start, now)
+        return cls(start, end if end is not None else _end_of_day(now))
 
     @classmethod
     def from_context(cls, context: PartitionContext, *, horizon: date, now: datetime) -> SyncWindow:
@@ -102,16 +101,8 @@ class SyncWindow:
                 "start there (it stands for everything before as well) or set USER_SYNC_HORIZON."
             )
         window = cls(start, end)
-        window.refuse_future(now)
+        _refuse_future_start(start, now)
         return cls(None, end) if start == opening else window
-
-    def refuse_future(self, now: datetime) -> None:
-        """Raise `UsageError` when the window starts after `now`."""
-        if self.since is not None and self.since > now:
-            raise UsageError(
-                f"The window starts at {format_moment(self.since)}, which lies in the future; "
-                f"give a start before {format_moment(now)}."
-            )
 
     def days(self) -> float | None:
         """Length in days, or None when the window is open to the past."""
@@ -126,12 +117,24 @@ def parse_start(text: str) -> datetime:
 def parse_end(text: str) -> datetime:
     """Read an end as a person means it: `2024-01-31` includes that whole day; raises `UsageError`."""
     moment = _parse(text, "--end-date")
-    return moment + ONE_DAY if _is_date(text) else moment
+    try:
+        return moment + ONE_DAY if _is_date(text) else moment
+    except OverflowError:
+        raise UsageError(f"--end-date is {text!r}, the last day there is; leave it out to go on to today.") from None
 
 
 def format_moment(moment: datetime) -> str:
     """Format as ISO 8601 in UTC with `Z`: seconds, or microseconds where there are any."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _refuse_future_start(start: datetime, now: datetime) -> None:
+    # A start without a zone is left to the window itself, which refuses it with its own sentence.
+    if start.tzinfo is not None and start > now:
+        raise UsageError(
+            f"The window starts at {format_moment(start)}, which lies in the future; "
+            f"give a start before {format_moment(now.replace(microsecond=0))}."
+        )
 
 
 def _end_of_day(now: datetime) -> datetime:

@@ -103,6 +103,12 @@ def test_a_limited_run_is_incomplete_and_leaves_the_watermark_alone(service: Use
     assert result.watermark is None
 
 
+def test_a_limited_run_counts_only_what_it_fetched(service: UserSyncService) -> None:
+    service.sync_users()
+    counts = service.sync_users(limit=5).counts
+    assert counts.inserted + counts.updated + counts.unchanged == 5
+
+
 def test_a_limit_below_one_is_refused_before_anything_is_asked(
     service: UserSyncService, salesforce: SalesforceSimulator
 ) -> None:

@@ -72,6 +72,13 @@ def test_an_end_that_is_not_after_the_start_is_refused(end: str) -> None:
         SyncWindow(day("2024-01-02"), day(end))
 
 
+def test_the_last_days_of_the_calendar_are_refused_and_no_accident() -> None:
+    with pytest.raises(UsageError, match="--end-date"):
+        parse_end("9999-12-31")
+    with pytest.raises(UsageError, match="future"):
+        SyncWindow.custom(parse_start("9999-12-31"), None, now=NOW)
+
+
 def test_a_moment_without_zone_is_refused() -> None:
     with pytest.raises(UsageError, match="no time zone"):
         SyncWindow(datetime(2024, 1, 1), NOW)

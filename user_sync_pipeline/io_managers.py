@@ -1,0 +1,104 @@
+"""`PostgresIOManager`: what an asset returns becomes a table, and a table becomes what the next asset asks for.
+
+What belongs here: from asset to table name, from annotated type to reader, and the table's figures as metadata.
+What does not: how rows travel (`core/warehouse/tables.py`).
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Union
+
+import dagster as dg
+from pydantic import PrivateAttr
+from sqlalchemy import Connection, Engine, text
+
+from user_sync_pipeline.core import settings
+from user_sync_pipeline.core.errors import ConfigurationError, UsageError
+from user_sync_pipeline.core.warehouse.database import create_database_engine
+from user_sync_pipeline.core.warehouse.tables import Relation, read_arrow, read_pandas, replace_rows
+from user_sync_pipeline.resources.failures import errors_as_failures
+
+if TYPE_CHECKING:
+    from user_sync_pipeline.core.warehouse.tables import Rows
+
+TABLE_NAME = "dagster/table_name"
+
+
+class PostgresIOManager(dg.ConfigurableIOManager):
+    """Stores what an asset returns in the Postgres database of `USER_SYNC_DATABASE_URL`.
+
+    An asset returns a `Relation` when it has written the table itself, by SQL; else pandas DataFrames or Arrow
+    data, one or many, and the table then holds exactly those rows. An input is read as the type that it is
+    annotated with: `Relation`, `pandas.DataFrame`, `pyarrow.Table` or `pyarrow.RecordBatchReader`.
+
+    The table is the asset's `dagster/table_name`, else its key, in `default_schema` unless the key has a prefix.
+    It must exist: tables come from migrations alone.
+    """
+
+    default_schema: str = "user_sync"
+
+    _engine: Engine = PrivateAttr()
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Read the setting; the first connection is made when one is needed."""
+        with errors_as_failures(context):
+            self._engine = create_database_engine(settings.database_url())
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Close the connections of the run."""
+        self._engine.dispose()
+
+    def handle_output(self, context: dg.OutputContext, obj: Union[Relation, "Rows"]) -> None:
+        """Store the rows in one transaction, unless they are there already, and report the table."""
+        with errors_as_failures(self.get_resource_context()), self._engine.begin() as connection:
+            relation = obj if isinstance(obj, Relation) else self._relation(context)
+            if not isinstance(obj, Relation):
+                if context.has_asset_partitions:
+                    raise UsageError(
+                        f"{relation.qualified} has partitions, and storing these rows would replace all of them; "
+                        "let the asset write its own days and return a Relation."
+                    )
+                replace_rows(connection, relation, obj)
+            context.add_output_metadata(table_figures(connection, relation))
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        """Return the whole table as the annotated type; a `Relation` reads nothing."""
+        relation = self._relation(context.upstream_output or context)
+        wanted = context.dagster_type.typing_type
+        if wanted is Relation:
+            return relation
+        with errors_as_failures(self.get_resource_context()):
+            url = self._engine.url.render_as_string(hide_password=False)
+            return reader_for(wanted, context.name)(url, relation)
+
+    def _relation(self, context: dg.OutputContext | dg.InputContext) -> Relation:
+        table_name = (context.definition_metadata or {}).get(TABLE_NAME)
+        path = table_name.split(".") if isinstance(table_name, str) else list(context.asset_key.path)
+        schema, name = [self.default_schema, *path][-2:]
+        return Relation(schema, name)
+
+
+def reader_for(wanted: object, input_name: str) -> Callable[[str, Relation], Any]:
+    """Return the function that reads a table as the type `wanted`; raises `ConfigurationError` for others."""
+    import pandas as pd
+    import pyarrow as pa
+
+    readers: dict[object, Callable[[str, Relation], Any]] = {
+        pd.DataFrame: read_pandas,
+        pa.RecordBatchReader: read_arrow,
+        pa.Table: lambda url, relation: read_arrow(url, relation).read_all(),
+    }
+    if wanted not in readers:
+        raise ConfigurationError(
+            f"The input {input_name} cannot be read as {wanted}; annotate it with Relation, pandas.DataFrame, "
+            "pyarrow.Table or pyarrow.RecordBatchReader."
+        )
+    return readers[wanted]
+
+
+def table_figures(connection: Connection, relation: Relation) -> dict[str, Any]:
+    """Return the name, the number of rows and the size of a whole table."""
+    rows, size = connection.execute(
+        text(f"SELECT count(*), pg_total_relation_size(to_regclass(:name)) FROM {relation.qualified}"),
+        {"name": relation.qualified},
+    ).one()
+    return {TABLE_NAME: relation.qualified, "dagster/row_count": rows, "size_mb": round(size / 1e6, 3)}
