@@ -173,7 +173,7 @@ class Sandbox:
             except OSError as error:
                 raise UsageError(f"{folder} cannot be made ({error.strerror}); choose another folder.") from error
         if os.geteuid() == 0:
-            folder.chmod(0o711)  # Postgres runs under another account then, and has to get through
+            folder.chmod(folder.stat().st_mode | 0o011)  # Postgres runs under another account and has to get through
         return folder
 
     def _remember(self, starting: ExitStack) -> _Memory:
