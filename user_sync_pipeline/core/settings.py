@@ -144,6 +144,11 @@ def horizon(environment: Environment | None = None) -> date:
     return day
 
 
+def environment_name(environment: Environment | None = None) -> str:
+    """Return `USER_SYNC_ENVIRONMENT` in lower case, `development` when it is not set."""
+    return (_Reader(environment).text("USER_SYNC_ENVIRONMENT") or "development").lower()
+
+
 class _Reader:
     """Reads variables; one that is empty or blank counts as not set."""
 
