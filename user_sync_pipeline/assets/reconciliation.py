@@ -33,7 +33,7 @@ COLUMN_SCHEMA = dg.TableSchema(
 
 @asset_in_one_run(
     deps=["sf_users"],
-    group_name="profiles",
+    group_name="user_sync",
     kinds={"supabase", "postgres"},
     code_version="1",
     metadata={

@@ -30,7 +30,7 @@ def build_salesforce_users_raw(partitions: dg.DailyPartitionsDefinition) -> dg.A
 
     @asset_in_one_run(
         partitions_def=partitions,
-        group_name="salesforce",
+        group_name="user_sync",
         kinds={"salesforce", "postgres"},
         code_version="1",
         metadata={"dagster/table_name": SALESFORCE_USERS_RAW.qualified, "dagster/column_schema": COLUMN_SCHEMA},

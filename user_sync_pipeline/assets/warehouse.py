@@ -34,7 +34,7 @@ def build_sf_users(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinit
 
     @asset_in_one_run(
         partitions_def=partitions,
-        group_name="warehouse",
+        group_name="user_sync",
         kinds={"postgres", "table"},
         code_version="1",
         metadata={"dagster/table_name": SF_USERS.qualified, "dagster/column_schema": COLUMN_SCHEMA},

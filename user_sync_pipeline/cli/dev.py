@@ -57,7 +57,7 @@ def dev(port: int) -> None:
         output.say_done(activity.seconds, f"Dagster started; its log: {log}")
         output.say()
         output.say(f"  Open   http://{HOST}:{port}")
-        output.say("  Press  Jobs → user_sync → Materialize…, choose the days (All for everything), Launch run")
+        output.say("  Press  Jobs → user_sync → Materialize all…, All, Launch backfill")
         output.say()
         output.say("Ctrl-C here stops everything and forgets it.")
         dagster.wait()
