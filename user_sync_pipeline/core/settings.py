@@ -17,9 +17,12 @@ from typing import Literal, cast
 from urllib.parse import urlsplit
 
 from user_sync_pipeline.core.errors import ConfigurationError
+from user_sync_pipeline.core.login_flows import LoginFlow, read_login_flow
 
 DEFAULT_HORIZON = date(2026, 1, 1)
 SMALLEST_PAGE, LARGEST_PAGE = 200, 2000
+DEFAULT_RESERVE_PERCENT = 10
+DEFAULT_PARALLEL_REQUESTS, MOST_PARALLEL_REQUESTS = 4, 16
 
 Environment = Mapping[str, str]
 Transport = Literal["auto", "rest"]
@@ -30,59 +33,44 @@ _FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,79}")
 
 @dataclass(frozen=True, slots=True)
 class SalesforceSettings:
-    """How to reach Salesforce, and how to read from it.
+    """How to sign in to Salesforce, and how to read from it.
 
-    Either `client_id` and `client_secret` (client credentials) or `access_token` and `instance_url` are set.
-    `page_size` is records per request, None for a choice by the size of the window.
+    `page_size` is records per request, None for a choice by the size of the window; large windows are read by
+    `parallel_requests` at once. `api_budget_per_run` is in requests, None for no bound; `api_reserve_percent` of the
+    organisation's daily requests are left to others.
     """
 
     login_url: str
-    client_id: str | None = None
-    client_secret: str | None = field(default=None, repr=False)
-    access_token: str | None = field(default=None, repr=False)
-    instance_url: str | None = None
+    login: LoginFlow
     api_version: str = "66.0"
     ca_bundle: str | None = None
     proxy: str | None = field(default=None, repr=False)
     page_size: int | None = None
+    parallel_requests: int = DEFAULT_PARALLEL_REQUESTS
     transport: Transport = "auto"
     extra_fields: tuple[str, ...] = ()
+    api_budget_per_run: int | None = None
+    api_reserve_percent: int = DEFAULT_RESERVE_PERCENT
 
     @classmethod
     def from_environment(cls, environment: Environment | None = None) -> SalesforceSettings:
         """Read the `SALESFORCE_*` variables; raises `ConfigurationError` naming the first wrong one."""
         read = _Reader(environment)
-        access_token = read.text("SALESFORCE_ACCESS_TOKEN")
-        instance_url = read.url("SALESFORCE_INSTANCE_URL")
-        client_id = read.text("SALESFORCE_CLIENT_ID")
-        client_secret = read.text("SALESFORCE_CLIENT_SECRET")
-        if access_token and not instance_url:
-            raise ConfigurationError(
-                "SALESFORCE_INSTANCE_URL is not set; SALESFORCE_ACCESS_TOKEN needs it, "
-                "for example https://example.my.salesforce.com."
-            )
-        if not access_token:
-            for name, value in (
-                ("SALESFORCE_CLIENT_ID", client_id),
-                ("SALESFORCE_CLIENT_SECRET", client_secret),
-            ):
-                if not value:
-                    raise ConfigurationError(
-                        f"{name} is not set; put the value of your External Client App there "
-                        "(or set SALESFORCE_ACCESS_TOKEN and SALESFORCE_INSTANCE_URL)."
-                    )
+        login_url = read.url("SALESFORCE_LOGIN_URL") or "https://login.salesforce.com"
+        reserve = read.number("SALESFORCE_API_RESERVE_PERCENT", 0, 99)
+        parallel = read.number("SALESFORCE_PARALLEL_REQUESTS", 1, MOST_PARALLEL_REQUESTS)
         return cls(
-            login_url=read.url("SALESFORCE_LOGIN_URL") or "https://login.salesforce.com",
-            client_id=client_id,
-            client_secret=client_secret,
-            access_token=access_token,
-            instance_url=instance_url,
+            login_url=login_url,
+            login=read_login_flow(read, login_url),
             api_version=_api_version(read.text("SALESFORCE_API_VERSION") or "66.0"),
             ca_bundle=read.file("SALESFORCE_CA_BUNDLE"),
             proxy=read.text("SALESFORCE_PROXY"),
             page_size=_page_size(read.text("SALESFORCE_PAGE_SIZE") or "auto"),
+            parallel_requests=DEFAULT_PARALLEL_REQUESTS if parallel is None else parallel,
             transport=_transport(read.text("SALESFORCE_TRANSPORT") or "auto"),
             extra_fields=_extra_fields(read.text("SALESFORCE_EXTRA_FIELDS") or ""),
+            api_budget_per_run=read.number("SALESFORCE_API_BUDGET_PER_RUN", 1, 10**9),
+            api_reserve_percent=DEFAULT_RESERVE_PERCENT if reserve is None else reserve,
         )
 
 
@@ -158,7 +146,7 @@ class _Reader:
     def text(self, name: str) -> str | None:
         return self._environment.get(name, "").strip() or None
 
-    def url(self, name: str) -> str | None:
+    def url(self, name: str, *, with_path: bool = False) -> str | None:
         """Return an https address without trailing slash; http only on this machine itself."""
         value = self.text(name)
         if value is None:
@@ -169,9 +157,24 @@ class _Reader:
         local = parts.hostname in ("localhost", "127.0.0.1", "::1")
         if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and local)):
             raise ConfigurationError(f"{name} is not an https:// address; give one such as https://example.com.")
-        if parts.path.strip("/") or parts.query or parts.fragment:
+        path = parts.path.rstrip("/")
+        if (path and not with_path) or parts.query or parts.fragment:
             raise ConfigurationError(f"{name} has a path behind the host; give only scheme and host.")
-        return f"{parts.scheme}://{parts.netloc}"
+        return f"{parts.scheme}://{parts.netloc}{path}"
+
+    def number(self, name: str, smallest: int, largest: int) -> int | None:
+        """Return a whole number between two bounds."""
+        value = self.text(name)
+        if value is None:
+            return None
+        if (
+            value.isascii()
+            and value.isdigit()
+            and len(value) <= len(str(largest))
+            and smallest <= int(value) <= largest
+        ):
+            return int(value)
+        raise ConfigurationError(f"{name} is {value!r}; give a whole number from {smallest} to {largest}.")
 
     def file(self, name: str) -> str | None:
         value = self.text(name)

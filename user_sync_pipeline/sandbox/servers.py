@@ -39,6 +39,12 @@ HORIZON = timedelta(days=90)
 _MEMORY = "sandbox.json"
 # Empty counts as not set: a value from the person's own environment must not mix with the sandbox's.
 _LEFT_EMPTY = (
+    "SALESFORCE_AUDIENCE",
+    "SALESFORCE_USERNAME",
+    "SALESFORCE_PASSWORD",
+    "SALESFORCE_SECURITY_TOKEN",
+    "SALESFORCE_PRIVATE_KEY",
+    "SALESFORCE_PRIVATE_KEY_FILE",
     "SALESFORCE_ACCESS_TOKEN",
     "SALESFORCE_INSTANCE_URL",
     "SALESFORCE_API_VERSION",
@@ -46,6 +52,8 @@ _LEFT_EMPTY = (
     "SALESFORCE_PAGE_SIZE",
     "SALESFORCE_TRANSPORT",
     "SALESFORCE_EXTRA_FIELDS",
+    "SALESFORCE_API_BUDGET_PER_RUN",
+    "SALESFORCE_API_RESERVE_PERCENT",
 )
 
 

@@ -20,11 +20,12 @@ def test_client_credentials_are_enough() -> None:
     assert settings.page_size is None
 
 
-def test_an_access_token_needs_no_client() -> None:
-    settings = SalesforceSettings.from_environment(
-        {"SALESFORCE_ACCESS_TOKEN": "token", "SALESFORCE_INSTANCE_URL": "https://example.my.salesforce.com/"}
-    )
-    assert settings.instance_url == "https://example.my.salesforce.com"
+def test_the_budget_is_open_and_a_tenth_of_the_quota_is_left_to_others_unless_told_otherwise() -> None:
+    settings = SalesforceSettings.from_environment(SALESFORCE)
+    assert (settings.api_budget_per_run, settings.api_reserve_percent) == (None, 10)
+    told = {"SALESFORCE_API_BUDGET_PER_RUN": "500", "SALESFORCE_API_RESERVE_PERCENT": "0"}
+    settings = SalesforceSettings.from_environment(SALESFORCE | told)
+    assert (settings.api_budget_per_run, settings.api_reserve_percent) == (500, 0)
 
 
 def test_extra_fields_keep_their_order_and_lose_repetitions() -> None:
@@ -46,6 +47,12 @@ def test_extra_fields_keep_their_order_and_lose_repetitions() -> None:
         ("SALESFORCE_PAGE_SIZE", "2001"),
         ("SALESFORCE_PAGE_SIZE", "many"),
         ("SALESFORCE_TRANSPORT", "soap"),
+        ("SALESFORCE_API_BUDGET_PER_RUN", "0"),
+        ("SALESFORCE_API_BUDGET_PER_RUN", "ten"),
+        ("SALESFORCE_API_BUDGET_PER_RUN", "9" * 5000),
+        ("SALESFORCE_API_RESERVE_PERCENT", "100"),
+        ("SALESFORCE_API_RESERVE_PERCENT", "-1"),
+        ("SALESFORCE_API_RESERVE_PERCENT", "10%"),
         ("SALESFORCE_EXTRA_FIELDS", "Region__c,1st"),
         ("SALESFORCE_EXTRA_FIELDS", "Id FROM Account--"),
         ("SALESFORCE_CA_BUNDLE", "no/such/file.pem"),

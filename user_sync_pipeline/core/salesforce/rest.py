@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import msgspec
 from requests import Response
@@ -21,8 +21,9 @@ from simple_salesforce.api import Salesforce
 from user_sync_pipeline.core.errors import ConfigurationError, UnreachableError
 from user_sync_pipeline.core.salesforce import soql
 from user_sync_pipeline.core.salesforce.auth import Authenticator
+from user_sync_pipeline.core.salesforce.budget import ApiBudget
 from user_sync_pipeline.core.salesforce.columns import complete_id
-from user_sync_pipeline.core.salesforce.errors import RefusedError
+from user_sync_pipeline.core.salesforce.errors import NotReadOnlyError, RefusedError
 from user_sync_pipeline.core.salesforce.read_only import READING, VERSIONS_PATH, ReadOnlyAdapter
 from user_sync_pipeline.core.salesforce.records import PageDecoder, UserPage, read_envelope
 from user_sync_pipeline.core.salesforce.selection import FieldSelection, select_fields
@@ -43,6 +44,11 @@ _CANNOT_SAY = frozenset({"INVALID_REPLICATION_DATE", "EXCEEDED_ID_LIMIT"})
 
 class _RawSalesforce(Salesforce):
     """simple-salesforce, except that it hands over the bytes of an answer: they go straight into typed decoding."""
+
+    @property
+    def mdapi(self) -> NoReturn:
+        """Refuse the metadata client, which would bring a session of its own."""
+        raise NotReadOnlyError("The metadata API was not called, because only users are read here.")
 
     def parse_result_to_json(self, result: Response) -> bytes:
         return result.content
@@ -72,6 +78,7 @@ class RestUserService:
         self._retry = retry
         self._authenticator = Authenticator(self._settings, retry)
         self._usage = ApiUsage()
+        self._budget = ApiBudget.from_settings(self._settings)
         self._open_client: _RawSalesforce | None = None
         self._selection: FieldSelection | None = None
         self._org_id: str | None = None
@@ -189,13 +196,13 @@ class RestUserService:
         sign_in = self._authenticator.sign_in()
         session = SalesforceSession(
             self._settings,
-            ReadOnlyAdapter(sign_in.instance_url, READING, self._usage),
+            ReadOnlyAdapter(sign_in.instance_url, READING, self._usage, self._budget),
             tokens=self._authenticator,
             page_size=page_size,
             retry=self._retry,
         )
         return _RawSalesforce(
-            session_id=sign_in.access_token,
+            session_id="put on by the session",
             instance_url=sign_in.instance_url,
             version=self._settings.api_version,
             session=session,

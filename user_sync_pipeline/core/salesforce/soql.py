@@ -21,12 +21,25 @@ SELECT_ORGANIZATION_ID = "SELECT Id FROM Organization LIMIT 1"
 _MILLISECOND = timedelta(milliseconds=1)
 
 
-def select_users(names: Sequence[str], window: SyncWindow, *, limit: int | None = None) -> str:
-    """Return the query for the fields `names` of the users changed in `window`, oldest change first."""
+class Cursor(NamedTuple):
+    """The last record that was read, in the order of `select_users`: its moment (aware) and its Id."""
+
+    system_modstamp: datetime
+    salesforce_id: str
+
+
+def select_users(
+    names: Sequence[str], window: SyncWindow, *, limit: int | None = None, after: Cursor | None = None
+) -> str:
+    """Return the query for the fields `names` of the users changed in `window`, oldest change first.
+
+    With `after` it goes on behind that record. Raises `UsageError` for a limit below one.
+    """
     if limit is not None and limit < 1:
         raise UsageError(f"--limit is {limit}; give a number that is 1 or more.")
+    conditions = _within(window) if after is None else [*_within(window), _behind(after)]
     return (
-        f"SELECT {', '.join(names)} FROM User WHERE {' AND '.join(_within(window))} "
+        f"SELECT {', '.join(names)} FROM User WHERE {' AND '.join(conditions)} "
         f"ORDER BY SystemModstamp, Id{'' if limit is None else f' LIMIT {limit}'}"
     )
 
@@ -55,6 +68,11 @@ def _within(window: SyncWindow) -> list[str]:
     return [*since, f"SystemModstamp < {moment_literal(window.until)}"]
 
 
+def _behind(cursor: Cursor) -> str:
+    moment = moment_literal(cursor.system_modstamp)
+    return f"((SystemModstamp = {moment} AND Id > '{cursor.salesforce_id}') OR SystemModstamp > {moment})"
+
+
 def refuse_all_but_reading(soql: str) -> None:
     """Raise `NotReadOnlyError` unless `soql` is a plain SELECT on an allowed object.
 
@@ -63,7 +81,7 @@ def refuse_all_but_reading(soql: str) -> None:
         query      = SELECT ( "COUNT" "(" ")" | name { "," name } ) FROM object
                      [ WHERE condition ] [ ORDER BY key { "," key } ] [ LIMIT count ] [ OFFSET count ]
         condition  = [ NOT ] term { ( AND | OR ) [ NOT ] term }
-        term       = "(" condition ")" | name operator literal
+        term       = "(" condition ")" | name operator literal | name IN "(" literal { "," literal } ")"
         operator   = "=" | "!=" | "<" | "<=" | ">" | ">="
         literal    = string | moment | number | TRUE | FALSE | NULL
         key        = name [ ASC | DESC ]
@@ -148,8 +166,7 @@ class _Parser:
                 self._sign(")")
             else:
                 self._name()
-                self._operator()
-                self._literal()
+                self._comparison()
             if not (self._skip("AND") or self._skip("OR")):
                 return
 
@@ -174,10 +191,16 @@ class _Parser:
         if token.text not in ALLOWED_OBJECTS:
             raise self._unexpected(token)
 
-    def _operator(self) -> None:
+    def _comparison(self) -> None:
+        if self._skip("IN"):
+            self._sign("(")
+            self._list(self._literal)
+            self._sign(")")
+            return
         token = self._take("sign")
         if token.text not in _OPERATORS:
             raise self._unexpected(token)
+        self._literal()
 
     def _literal(self) -> None:
         token = self._peek()

@@ -1,8 +1,8 @@
 """The session through which every request to Salesforce goes.
 
-What belongs here: timeouts, tries and pauses between them, the table from answer to decision, proxies,
-certificates, and the access token put on at the moment of sending. What does not: which requests are allowed
-(`read_only.py`), how a token is got (`auth.py`), what an error means for a person (`errors.py`).
+What belongs here: timeouts, tries and pauses between them, proxies, certificates, and the access token put on at
+the moment of sending. What does not: which requests are allowed (`read_only.py`), how a token is got (`auth.py`),
+which answer leads to which decision (`decisions.py`) and what it means for a person (`errors.py`).
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import random
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from enum import Enum, auto
 from functools import partial
+from http.cookiejar import DefaultCookiePolicy
 from time import monotonic
 from typing import Any, NamedTuple, Protocol
 
@@ -25,57 +25,20 @@ from requests import PreparedRequest, Response
 from requests.auth import AuthBase
 
 from user_sync_pipeline.core.errors import ConfigurationError, UnreachableError, UserSyncError
-from user_sync_pipeline.core.salesforce.errors import Refusal, explain, read_refusal
+from user_sync_pipeline.core.salesforce.decisions import Decision, Refusal, decide, read_refusal
+from user_sync_pipeline.core.salesforce.errors import explain
 from user_sync_pipeline.core.salesforce.read_only import ReadOnlyAdapter
 from user_sync_pipeline.core.settings import SalesforceSettings
 
 # Seconds to connect, and seconds of silence while reading: Salesforce itself gives a query up after 120.
 TIMEOUTS = (10.0, 150.0)
 
+# What the request for a page of a Bulk job accepts.
+CSV = "text/csv"
+
+Explain = Callable[[Refusal], UserSyncError]
+
 _HEADERS = {"User-Agent": "user-sync-pipeline", "Accept": "application/json", "Accept-Encoding": "gzip"}
-
-
-class Decision(Enum):
-    """What to do after an error answer, or after none."""
-
-    RETRY = auto()
-    BACK_OFF = auto()  # try again as well, but leave Salesforce alone for longer
-    NEW_TOKEN = auto()
-    STOP = auto()
-
-
-class _Rule(NamedTuple):
-    """A rule applies when status, code and message (in lower case) fit; None and "" fit all."""
-
-    decision: Decision
-    status: Collection[int] | None = None
-    code: str | None = None
-    said: str = ""
-
-
-# The first rule that applies is taken; an error answer that none applies to stops the run.
-DECISIONS = (
-    _Rule(Decision.NEW_TOKEN, status=(401,)),
-    _Rule(Decision.BACK_OFF, code="REQUEST_LIMIT_EXCEEDED", said="concurrent"),
-    _Rule(Decision.STOP, code="REQUEST_LIMIT_EXCEEDED"),
-    _Rule(Decision.BACK_OFF, code="UNABLE_TO_LOCK_ROW"),
-    _Rule(Decision.BACK_OFF, code="rate_limit_exceeded"),
-    _Rule(Decision.RETRY, status=(406, 420, 429)),
-    _Rule(Decision.RETRY, status=range(500, 600)),
-)
-
-
-def decide(refusal: Refusal) -> Decision:
-    """Return the decision of the first rule that applies to an error answer."""
-    message = refusal.message.lower()
-    for rule in DECISIONS:
-        if (
-            (rule.status is None or refusal.status in rule.status)
-            and rule.code in (None, refusal.code)
-            and rule.said in message
-        ):
-            return rule.decision
-    return Decision.STOP
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +97,8 @@ class _Failure(NamedTuple):
 class SalesforceSession(requests.Session):
     """A `requests.Session` for one thread that can only send what its adapter allows.
 
-    Every answer that it returns has a status below 300 and a JSON body. Raises `ConfigurationError` when
+    Every answer that it returns has a status below 300 and the body that was asked for: JSON, unless the request
+    accepts `CSV` or deletes. Raises `ConfigurationError` when
     something must be changed first, `PausedError` at a quota, `UnreachableError` when all tries failed.
     Nothing is taken from the environment or from .netrc, and redirects are not followed.
     """
@@ -148,6 +112,7 @@ class SalesforceSession(requests.Session):
         page_size: int | None = None,
         retry: RetryPolicy | None = None,
         timeouts: tuple[float, float] = TIMEOUTS,
+        explain: Explain = explain,
     ) -> None:
         super().__init__()
         self.trust_env = False
@@ -156,6 +121,8 @@ class SalesforceSession(requests.Session):
         self.headers.update(_HEADERS)
         if page_size is not None:
             self.headers["Sforce-Query-Options"] = f"batchSize={page_size}"
+        # A cookie would be state that nobody asked for; and only a few headers are allowed to leave.
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         self.adapters.clear()
         self.mount("https://", adapter)
         if tokens is not None:
@@ -164,6 +131,7 @@ class SalesforceSession(requests.Session):
         self._tokens = tokens
         self._retry = retry or RetryPolicy()
         self._timeouts = timeouts
+        self._explain = explain
         self._closed = threading.Event()
 
     def close(self) -> None:
@@ -186,7 +154,7 @@ class SalesforceSession(requests.Session):
             if self._closed.is_set():
                 raise UnreachableError("The connection to Salesforce was closed while it was in use; run again.")
             attempt += 1
-            answer = _try(send, self._origin)
+            answer = _try(send, self._origin, self._explain)
             if isinstance(answer, Response):
                 return answer
             if answer.decision is Decision.NEW_TOKEN and self._tokens is not None and not renewed:
@@ -203,7 +171,7 @@ class SalesforceSession(requests.Session):
             (self._retry.sleep or self._closed.wait)(pause)
 
 
-def _try(send: Callable[[], Response], origin: str) -> Response | _Failure:
+def _try(send: Callable[[], Response], origin: str, explain: Explain) -> Response | _Failure:
     """Send once; raises `ConfigurationError` for what no second try can mend."""
 
     def again(trouble: str) -> _Failure:
@@ -238,7 +206,7 @@ def _try(send: Callable[[], Response], origin: str) -> Response | _Failure:
             "SALESFORCE_INSTANCE_URL, SALESFORCE_PROXY and SALESFORCE_CA_BUNDLE."
         ) from None
     if response.status_code < 300:
-        return response if _is_json(response.content) else again("what it answers is not JSON")
+        return response if _is_usable(response) else again("what it answers is not what was asked for")
     refusal = read_refusal(response.status_code, response.content)
     decision = decide(refusal)
     if decision is Decision.RETRY:
@@ -255,6 +223,15 @@ def server_time(response: Response) -> datetime:
         raise ConfigurationError(
             "Salesforce's answer came without its Date header; have the proxy of SALESFORCE_PROXY pass it on."
         ) from None
+
+
+def _is_usable(response: Response) -> bool:
+    """Tell whether a successful answer is what its request accepts: CSV, nothing after a deletion, else JSON."""
+    if response.request.method == "DELETE":
+        return True
+    if response.request.headers.get("Accept") == CSV:
+        return response.headers.get("Content-Type", "").startswith(CSV)
+    return _is_json(response.content)
 
 
 def _is_json(body: bytes) -> bool:

@@ -1,7 +1,7 @@
 """How many API requests were made, and how many of its quota the organisation has used.
 
 What belongs here: counting, and reading the `Sforce-Limit-Info` header in each of its forms.
-What does not: what to do when the quota runs out.
+What does not: how many may be made (`budget.py`).
 """
 
 from __future__ import annotations
@@ -33,10 +33,13 @@ class ApiUsage:
         """Return the organisation's figures: `used`, `limit` and `share`, each null while it is not known."""
         return {"used": self.used, "limit": self.limit, "share": self.share}
 
-    def count_call(self) -> None:
-        """Count one request that is about to be sent."""
+    def count_call(self, at_most: int | None = None) -> bool:
+        """Count one request that is about to be sent; False, and nothing counted, when `at_most` were made already."""
         with self._lock:
+            if at_most is not None and self.calls >= at_most:
+                return False
             self.calls += 1
+            return True
 
     def read_header(self, limit_info: str | None) -> None:
         """Take over the figures of a `Sforce-Limit-Info` header; one that is absent or odd changes nothing."""

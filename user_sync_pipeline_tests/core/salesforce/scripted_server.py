@@ -17,6 +17,8 @@ from typing import Any, Literal, Self
 
 import requests
 
+from user_sync_pipeline.core.login_flows import ClientCredentials
+from user_sync_pipeline.core.salesforce.budget import NO_BUDGET, ApiBudget
 from user_sync_pipeline.core.salesforce.read_only import READING, AllowedRequest, ReadOnlyAdapter
 from user_sync_pipeline.core.salesforce.transport import RetryPolicy, SalesforceSession
 from user_sync_pipeline.core.salesforce.usage import ApiUsage
@@ -107,8 +109,8 @@ class ScriptedServer:
         return f"https://localhost:{self._server.server_port}"
 
     def settings(self, **changes: Any) -> SalesforceSettings:
-        """Settings of a client that trusts this server and signs in here with client credentials."""
-        given = {"login_url": self.url, "client_id": "client", "client_secret": "s3cret"}
+        """Settings of a client that trusts this server and, unless told otherwise, signs in with client credentials."""
+        given = {"login_url": self.url, "login": ClientCredentials("client", "s3cret")}
         return SalesforceSettings(**{**given, "ca_bundle": str(self._authority.ca_file), **changes})
 
     def token(self, number: int = 1, **changes: Any) -> Answer:
@@ -162,11 +164,12 @@ class Client:
         retry: dict[str, Any] | None = None,
         settings: dict[str, Any] | None = None,
         timeouts: tuple[float, float] = (5.0, 5.0),
+        budget: ApiBudget = NO_BUDGET,
     ) -> SalesforceSession:
         policy = {"sleep": self.pauses.append, "random": lambda: 0.0, **(retry or {})}
         return SalesforceSession(
             self.server.settings(**(settings or {})),
-            ReadOnlyAdapter(self.server.url, allowed, self.usage),
+            ReadOnlyAdapter(self.server.url, allowed, self.usage, budget),
             tokens=self.tokens,
             page_size=200,
             retry=RetryPolicy(**policy),

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from user_sync_pipeline.core.errors import ConfigurationError, PausedError, UnreachableError, UserSyncError
-from user_sync_pipeline.core.salesforce.errors import Refusal, RefusedError, explain, read_refusal
+from user_sync_pipeline.core.salesforce.decisions import Refusal, read_refusal
+from user_sync_pipeline.core.salesforce.errors import RefusedError, explain
 
 PRIVATE = "ann@example.com"
 
@@ -15,16 +16,6 @@ PRIVATE = "ann@example.com"
 @pytest.mark.parametrize(
     ("status", "code", "message", "kind", "must_say"),
     [
-        (400, "invalid_grant", "no client credentials user enabled", ConfigurationError, "choose one"),
-        (400, "invalid_grant", "request not supported on this domain", ConfigurationError, "SALESFORCE_LOGIN_URL"),
-        (400, "invalid_grant", "something new", ConfigurationError, "login history"),
-        (400, "invalid_client_id", "client identifier invalid", ConfigurationError, "SALESFORCE_CLIENT_ID"),
-        (401, "invalid_client", "invalid client credentials", ConfigurationError, "SALESFORCE_CLIENT_SECRET"),
-        (400, "unsupported_grant_type", "", ConfigurationError, "enable it"),
-        (400, "invalid_request", "", ConfigurationError, "SALESFORCE_LOGIN_URL"),
-        (400, "inactive_user", "", ConfigurationError, "activate"),
-        (400, "inactive_org", "", ConfigurationError, "organisation"),
-        (400, "rate_limit_exceeded", "", PausedError, "run again"),
         (400, "MALFORMED_QUERY", "unexpected token", ConfigurationError, "SALESFORCE_API_VERSION"),
         (400, "INVALID_TYPE", "sObject type 'X' is not supported", ConfigurationError, "read access"),
         (400, "INVALID_QUERY_LOCATOR", "invalid query locator", UnreachableError, "run again"),

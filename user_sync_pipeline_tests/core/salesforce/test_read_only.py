@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import quote_plus
 
 import pytest
@@ -15,7 +16,7 @@ from user_sync_pipeline.core.salesforce.errors import NotReadOnlyError
 from user_sync_pipeline.core.salesforce.read_only import READING, SIGNING_IN, ReadOnlyAdapter
 from user_sync_pipeline.core.salesforce.usage import ApiUsage
 from user_sync_pipeline.sandbox.certificates import CertificateAuthority
-from user_sync_pipeline_tests.core.salesforce.scripted_server import LIMITS, Client, ScriptedServer
+from user_sync_pipeline_tests.core.salesforce.scripted_server import LIMITS, Answer, Client, ScriptedServer
 
 V = "/services/data/v66.0"
 SELECT = quote_plus("SELECT Id FROM User")
@@ -120,6 +121,42 @@ def test_a_session_for_signing_in_reads_nothing(client: Client) -> None:
             session.get(client.server.url + LIMITS)
         session.post(client.server.url + "/services/oauth2/token", data={"grant_type": "client_credentials"})
     assert [request.method for request in client.server.asked] == ["POST"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        b"",
+        "grant_type=password&username=ann&password=x",
+        "grant_type=refresh_token&refresh_token=x",
+        "grant_type=client_credentials&grant_type=password",
+        "grant_type=client_credentials&client_secret=x",
+        "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer",
+        "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion=a&token=b",
+        b"\xff\xfe",
+        iter([b"grant_type=client_credentials"]),
+    ],
+)
+def test_a_sign_in_says_nothing_but_its_flow(client: Client, body: Any) -> None:
+    with client.session(allowed=SIGNING_IN) as session, pytest.raises(NotReadOnlyError):
+        session.post(client.server.url + "/services/oauth2/token", data=body)
+    assert client.server.asked == []
+
+
+@pytest.mark.parametrize("header", ["X-HTTP-Method-Override", "X-Method-Override", "Cookie", "Sforce-Auto-Assign"])
+def test_no_header_is_sent_that_is_not_needed(client: Client, header: str) -> None:
+    with client.session() as session, pytest.raises(NotReadOnlyError):
+        session.get(client.server.url + LIMITS, headers={header: "DELETE"})
+    assert client.server.asked == []
+
+
+def test_cookies_are_not_kept(client: Client) -> None:
+    client.server.script = [Answer(headers={"Set-Cookie": "BrowserId=x; Path=/; Secure"})]
+    with client.session() as session:
+        session.get(client.server.url + LIMITS)
+        session.get(client.server.url + LIMITS)
+    assert [request.headers.get("Cookie") for request in client.server.asked] == [None, None]
 
 
 @given(method=st.sampled_from(["GET", "POST", "PATCH", "DELETE"]), path=st.text(max_size=60))

@@ -15,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from user_sync_pipeline.core.errors import ConfigurationError, PausedError, UnreachableError
-from user_sync_pipeline.core.salesforce.transport import Decision, RetryPolicy, server_time
+from user_sync_pipeline.core.salesforce.decisions import Decision
+from user_sync_pipeline.core.salesforce.errors import RefusedError
+from user_sync_pipeline.core.salesforce.transport import RetryPolicy, server_time
 from user_sync_pipeline.sandbox.certificates import CertificateAuthority
 from user_sync_pipeline_tests.core.salesforce.scripted_server import LIMITS, Answer, Client, ScriptedServer, refused
 
@@ -75,11 +77,7 @@ def test_no_try_begins_after_the_deadline(client: Client) -> None:
 
 FINAL = {
     "MALFORMED_QUERY": refused(400, "MALFORMED_QUERY"),
-    "INVALID_FIELD": refused(400, "INVALID_FIELD"),
     "INVALID_TYPE": refused(400, "INVALID_TYPE"),
-    "QUERY_TIMEOUT": refused(400, "QUERY_TIMEOUT"),
-    "EXCEEDED_ID_LIMIT": refused(400, "EXCEEDED_ID_LIMIT"),
-    "QUERY_TOO_COMPLICATED": refused(400, "QUERY_TOO_COMPLICATED"),
     "status 301": Answer(301, b"", {"Location": "https://elsewhere.example/"}),
     "status 304": Answer(304, b""),
     "status 403": refused(403, "INSUFFICIENT_ACCESS"),
@@ -97,6 +95,25 @@ def test_what_must_be_changed_first_is_not_tried_again(client: Client, answer: A
     client.server.script = [answer]
     with pytest.raises(ConfigurationError):
         client.get()
+    assert len(client.server.asked) == 1
+
+
+FOR_THE_CALLER = {
+    "QUERY_TIMEOUT": Decision.HALVE,
+    "EXCEEDED_ID_LIMIT": Decision.HALVE,
+    "QUERY_TOO_COMPLICATED": Decision.HALVE,
+    "OPERATION_TOO_LARGE": Decision.HALVE,
+    "INVALID_QUERY_LOCATOR": Decision.KEYSET,
+    "INVALID_FIELD": Decision.REDESCRIBE,
+}
+
+
+@pytest.mark.parametrize(("code", "decision"), FOR_THE_CALLER.items(), ids=FOR_THE_CALLER)
+def test_what_calls_for_another_request_is_left_to_the_caller(client: Client, code: str, decision: Decision) -> None:
+    client.server.script = [refused(400, code)]
+    with pytest.raises(RefusedError) as caught:
+        client.get()
+    assert (caught.value.code, caught.value.decision) == (code, decision)
     assert len(client.server.asked) == 1
 
 
