@@ -5,6 +5,7 @@ people (`sandbox/sample_people.py`). Requests that such a client has no reason t
 would, and kept in the journal as violations.
 """
 
+from user_sync_pipeline.sandbox.salesforce.faults import Fault, FaultScript
 from user_sync_pipeline.sandbox.salesforce.simulator import SalesforceSimulator
 
-__all__ = ["SalesforceSimulator"]
+__all__ = ["Fault", "FaultScript", "SalesforceSimulator"]

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from user_sync_pipeline.sandbox.salesforce.describe import OBJECT_TYPES, USER, Field, ObjectType
+from user_sync_pipeline.sandbox.salesforce.describe import OBJECT_TYPES, Field, ObjectType
 from user_sync_pipeline.sandbox.salesforce.errors import QueryError
 from user_sync_pipeline.sandbox.salesforce.soql import Name
-from user_sync_pipeline.sandbox.salesforce.users import PROFILES, ROLES, UserTable
+from user_sync_pipeline.sandbox.salesforce.users import PROFILES, ROLES, RecordTable
 
 Reader = Callable[[Any], Any]
 
@@ -31,7 +31,7 @@ _NO_SUCH_RELATION = (
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A field of User (`parents` is empty) or of a parent, reached through the reference fields `parents`."""
+    """A field of the object (`parents` is empty) or of a parent, reached through the reference fields `parents`."""
 
     field: Field
     parents: tuple[Field, ...]
@@ -39,28 +39,30 @@ class Found:
 
 
 class FieldAccess:
-    """Resolves names for one organisation. `hidden` are the fields of User that our user may not see."""
+    """Resolves names in queries on one object. `hidden` are those of its fields that our user may not see."""
 
-    def __init__(self, table: UserTable, hidden: frozenset[str]) -> None:
+    def __init__(self, kind: ObjectType, table: RecordTable[Any], hidden: frozenset[str] = frozenset()) -> None:
+        self.kind = kind
         self._hidden = hidden
+        self._kinds = OBJECT_TYPES | {kind.name: kind}
         self._records: dict[str, Reader] = {
-            "User": table.get,
+            kind.name: table.get,
             "Profile": {profile.id: profile for profile in PROFILES.values()}.get,
             "UserRole": {role.id: role for role in ROLES.values()}.get,
         }
 
     def resolve(self, name: Name, statement: str) -> Found:
-        """Find what `name` means in a query on User; raises `QueryError`."""
+        """Find what `name` means in a query on the object; raises `QueryError`."""
         *relationships, last = name.path.split(".")
-        if relationships and relationships[0].lower() == "user":
+        if relationships and relationships[0].lower() == self.kind.name.lower():
             del relationships[0]
-        kind, parents = USER, []
+        kind, parents = self.kind, []
         for relationship in relationships:
             reference = kind.relationship(relationship)
             if reference is None or reference.parent is None or self._is_hidden(kind, reference):
                 raise QueryError("INVALID_FIELD", _NO_SUCH_RELATION.format(relationship), statement, name.column)
             parents.append(reference)
-            kind = OBJECT_TYPES[reference.parent]
+            kind = self._kinds[reference.parent]
         field = kind.field(last)
         if field is None or self._is_hidden(kind, field):
             raise QueryError("INVALID_FIELD", _NO_SUCH_COLUMN.format(last, kind.name), statement, name.column)
@@ -71,11 +73,11 @@ class FieldAccess:
         return self._records[str(reference.parent)](own_value(reference)(record))
 
     def hides(self, field_name: str) -> bool:
-        """Tell whether a field of User is hidden."""
+        """Tell whether a field of the object is hidden."""
         return field_name in self._hidden
 
     def _is_hidden(self, kind: ObjectType, field: Field) -> bool:
-        return kind is USER and field.name in self._hidden
+        return kind is self.kind and field.name in self._hidden
 
     def _reader(self, parents: list[Field], field: Field) -> Reader:
         read = own_value(field)
@@ -92,11 +94,12 @@ class FieldAccess:
 
 
 def own_value(field: Field) -> Reader:
-    """Return what reads `field` from a record: the value it was changed to, else the one it had."""
-    name, original = field.name, attrgetter(field.path)
+    """Return what reads `field` from a record: what it was changed to, else what it had, in its present type."""
+    name, original, convert = field.name, attrgetter(field.path), field.convert
 
     def read(record: Any) -> Any:
         changes = getattr(record, "changes", None)
-        return changes[name] if changes and name in changes else original(record)
+        value = changes[name] if changes and name in changes else original(record)
+        return value if convert is None else convert(value)
 
     return read

@@ -1,7 +1,7 @@
 """The REST interface: which paths there are, and what goes with every answer.
 
-What belongs here: routes, authentication, quota, headers, pages, the journal. What does not: what a query finds.
-Every request passes `SalesforceApi.answer`: whatever may befall a request, whichever it is, has its place there.
+What belongs here: routes, authentication, quota, faults, headers, the journal. What does not: what is answered
+(`rest.py`, `bulk_api.py`). Every request passes `SalesforceApi.answer`: whatever may befall it has its place there.
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ import asyncio
 import gzip
 import re
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from email.utils import format_datetime
-from typing import Any
 from urllib.parse import parse_qsl, unquote_plus
 
 import msgspec
@@ -23,196 +21,162 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from user_sync_pipeline.sandbox.salesforce.clock import wire_time
-from user_sync_pipeline.sandbox.salesforce.errors import ApiError, QueryError
+from user_sync_pipeline.sandbox.salesforce.answers import Answer, Endpoint, Handler
+from user_sync_pipeline.sandbox.salesforce.bulk_api import BulkHandlers
+from user_sync_pipeline.sandbox.salesforce.damage import DamagedResponse, shortened, substitute
+from user_sync_pipeline.sandbox.salesforce.errors import ApiError, usual_error
+from user_sync_pipeline.sandbox.salesforce.faults import Fault, FaultScript, Kind, QuerySize, Sighting
 from user_sync_pipeline.sandbox.salesforce.journal import Journal
 from user_sync_pipeline.sandbox.salesforce.oauth import OAuthError, TokenService
 from user_sync_pipeline.sandbox.salesforce.org import Org
-from user_sync_pipeline.sandbox.salesforce.soql import Query, parse
-from user_sync_pipeline.sandbox.salesforce.users import User
+from user_sync_pipeline.sandbox.salesforce.rest import RETIRED_VERSIONS, VERSIONS, RestHandlers
+from user_sync_pipeline.sandbox.salesforce.soql import parse
 
-SMALLEST_PAGE, LARGEST_PAGE = 200, 2_000
-RETIRED_VERSIONS, VERSIONS = range(21, 31), range(31, 69)
 LONGEST_ADDRESS = 16_384  # bytes of path and query
-MOST_UPDATED_IDS = 600_000
-OLDEST_UPDATE = timedelta(days=30)
 
 _SMALLEST_COMPRESSED = 2_048
 _DATA = "/services/data/v{version}"
-_BATCH_SIZE = re.compile(r"batchSize=(\d+)")
+_COUNT = re.compile(r"\s*select\s+count\s*\(", re.IGNORECASE)
 _encode = msgspec.json.Encoder().encode
-
-Handler = Callable[[Request], Awaitable[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Endpoint:
-    """One path as an ASGI application: the only method that it allows, and what answers it.
-
-    An `open` path needs no token and counts against no quota.
-    """
+class _Entrance:
+    """An endpoint as an ASGI application."""
 
     api: SalesforceApi
-    method: str
-    handler: Handler
-    open: bool = False
-    known: bool = True
+    endpoint: Endpoint
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = await self.api.answer(Request(scope, receive), self)
+        response = await self.api.answer(Request(scope, receive), self.endpoint)
         await response(scope, receive, send)
 
 
 class SalesforceApi:
     """Answers requests out of an organisation. `url` is what the token answer gives as `instance_url`."""
 
-    def __init__(self, org: Org, tokens: TokenService, journal: Journal, *, url: Callable[[], str]) -> None:
+    def __init__(
+        self, org: Org, tokens: TokenService, journal: Journal, faults: FaultScript, *, url: Callable[[], str]
+    ) -> None:
         self._org = org
         self._tokens = tokens
         self._journal = journal
+        self._faults = faults
         self._url = url
 
     def application(self) -> Router:
         """Return the ASGI application."""
+        rest, bulk = RestHandlers(self._org), BulkHandlers(self._org)
+        jobs, job = f"{_DATA}/jobs/query", f"{_DATA}/jobs/query/{{job}}"
         return Router(
             [
-                self._route("/services/oauth2/token", self._token, method="POST", open=True),
-                self._route("/services/data", self._versions, open=True),
-                self._route("/services/data/", self._versions, open=True),
-                self._route(f"{_DATA}/sobjects/User/describe", self._describe),
-                self._route(f"{_DATA}/sobjects/User/describe/", self._describe),
-                self._route(f"{_DATA}/sobjects/User/updated", self._updated),
-                self._route(f"{_DATA}/sobjects/User/updated/", self._updated),
-                self._route(f"{_DATA}/limits", self._limits),
-                self._route(f"{_DATA}/limits/", self._limits),
+                self._route("/services/oauth2/token", "token", {"POST": self._token}, open=True),
+                *self._routes("/services/data", "versions", {"GET": rest.versions}, open=True),
+                *self._routes(f"{_DATA}/sobjects/User/describe", "describe", {"GET": rest.describe}),
+                *self._routes(f"{_DATA}/sobjects/User/updated", "updated", {"GET": rest.updated}),
+                *self._routes(f"{_DATA}/limits", "limits", {"GET": rest.limits}),
                 *(
                     route
-                    for query in ("query", "queryAll")
+                    for path in (f"{_DATA}/query", f"{_DATA}/queryAll")
                     for route in (
-                        self._route(f"{_DATA}/{query}", self._query),
-                        self._route(f"{_DATA}/{query}/", self._query),
-                        self._route(f"{_DATA}/{query}/{{locator}}-{{offset:int}}", self._next_page),
+                        *self._routes(path, "query", {"GET": rest.query}),
+                        self._route(f"{path}/{{locator}}-{{offset:int}}", "next_page", {"GET": rest.next_page}),
                     )
                 ),
+                *self._routes(jobs, "job", {"POST": bulk.create, "GET": bulk.list}),
+                *self._routes(job, "job", {"GET": bulk.look, "PATCH": bulk.change, "DELETE": bulk.delete}),
+                *self._routes(f"{job}/results", "result", {"GET": bulk.results}),
+                *self._routes(f"{job}/resultPages", "result", {"GET": bulk.result_pages}),
             ],
             redirect_slashes=False,
-            default=_Endpoint(self, "", self._unknown, open=True, known=False),
+            default=_Entrance(self, Endpoint("other", {}, open=True)),
         )
 
-    async def answer(self, request: Request, endpoint: _Endpoint) -> Response:
-        """Return the answer to any request, and write it down."""
-        headers: dict[str, str] = {}
-        try:
-            body = await self._admitted(request, endpoint)
-            status = 200
-        except OAuthError as error:
-            status, body = 400, _encode(error.body)
-        except ApiError as error:
-            status, body = error.status, _encode(error.body) if error.code else b""
-            if status == 401:
-                headers["WWW-Authenticate"] = "Token"
-        if not endpoint.open and status != 401 and (status == 200 or self._org.quota.header_on_errors):
+    async def answer(self, request: Request, endpoint: Endpoint) -> Response:
+        """Return the answer to any request, or what befalls it, and write it down."""
+        query = unquote_plus(request.url.query)
+        fault = self._faults.strike(self._sighting(request, endpoint, query), self._org.clock.now())
+        if fault is not None:
+            await asyncio.sleep(fault.delay)
+        lost = fault is not None and fault.connection == "drop_before"
+        answer = Answer() if lost else await self._answer(request, endpoint, fault)
+        headers = self._general_headers() | dict(answer.headers)
+        if answer.status == 401:
+            headers["WWW-Authenticate"] = "Token"
+        elif not endpoint.open and (answer.status < 300 or self._org.quota.header_on_errors):
             limit_info = self._org.quota.header_value()
             headers |= {"Sforce-Limit-Info": limit_info} if limit_info else {}
+        body = shortened(answer.body, fault) if fault is not None else answer.body
         if len(body) >= _SMALLEST_COMPRESSED and "gzip" in request.headers.get("accept-encoding", ""):
             headers["Content-Encoding"] = "gzip"
             body = await asyncio.to_thread(gzip.compress, body, 1)
-        violation = not endpoint.known or request.method != endpoint.method
-        query = unquote_plus(request.url.query)
+        violation = request.method not in endpoint.handlers
+        status = 0 if fault is not None and fault.leaves_no_answer else answer.status
         self._journal.note(request.method, request.url.path, query, request.headers, status, violation=violation)
-        return Response(body, status, headers | self._general_headers())
+        if fault is not None:
+            return DamagedResponse(body, answer.status, headers, fault)
+        return Response(body, answer.status, headers)
 
-    async def _admitted(self, request: Request, endpoint: _Endpoint) -> bytes:
-        """Answer a request that may be answered; raises `ApiError` and `OAuthError`."""
+    async def _answer(self, request: Request, endpoint: Endpoint, fault: Fault | None) -> Answer:
+        try:
+            handler = self._admit(request, endpoint)
+            if fault is not None and fault.replaces:
+                return substitute(fault, for_sign_in=endpoint.kind == "token")
+            return await handler(request)
+        except OAuthError as error:
+            return Answer(_encode(error.body), 400)
+        except ApiError as error:
+            return Answer(_encode(error.body) if error.code else b"", error.status)
+
+    def _admit(self, request: Request, endpoint: Endpoint) -> Handler:
+        """Return what answers a request that may be answered; raises `ApiError`."""
         if len(request.url.path) + len(request.url.query) > LONGEST_ADDRESS:
             raise ApiError(414, "", "")
-        if endpoint.known and request.method != endpoint.method:
-            message = f"HTTP Method '{request.method}' not allowed. Allowed are {endpoint.method}"
+        handler = endpoint.handlers.get(request.method)
+        if not endpoint.handlers:
+            raise usual_error("NOT_FOUND")
+        if handler is None:
+            allowed = ", ".join(endpoint.handlers)
+            message = f"HTTP Method '{request.method}' not allowed. Allowed are {allowed}"
             raise ApiError(405, "METHOD_NOT_ALLOWED", message)
         if not endpoint.open:
             if not self._tokens.accept(request.headers.get("authorization")):
-                raise ApiError(401, "INVALID_SESSION_ID", "Session expired or invalid")
+                raise usual_error("INVALID_SESSION_ID")
+            self._org.permissions.require_api()
             with self._org.lock:
                 if not self._org.quota.count():
-                    raise ApiError(403, "REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded.")
+                    raise usual_error("REQUEST_LIMIT_EXCEEDED")
             _refuse_version(request.path_params["version"])
-        return await endpoint.handler(request)
+        return handler
 
-    async def _token(self, request: Request) -> bytes:
+    async def _token(self, request: Request) -> Answer:
         form = dict(parse_qsl((await request.body()).decode(errors="replace")))
-        return _encode(self._tokens.sign_in(form, request.headers.get("authorization"), instance_url=self._url()))
+        signed_in = self._tokens.sign_in(form, request.headers.get("authorization"), instance_url=self._url())
+        return Answer(_encode(signed_in))
 
-    async def _versions(self, _: Request) -> bytes:
-        return _encode(
-            [
-                {"label": _season(version), "url": f"/services/data/v{version}.0", "version": f"{version}.0"}
-                for version in VERSIONS
-            ]
-        )
+    def _sighting(self, request: Request, endpoint: Endpoint, query: str) -> Sighting:
+        is_count = endpoint.kind == "query" and _COUNT.match(request.query_params.get("q", ""))
+        kind: Kind = "count" if is_count else endpoint.kind
 
-    async def _describe(self, _: Request) -> bytes:
-        with self._org.lock:
-            return _encode(self._org.describe())
+        def size() -> QuerySize | None:
+            return self._query_size(request) if endpoint.kind == "query" else None
 
-    async def _limits(self, _: Request) -> bytes:
-        with self._org.lock:
-            quota = self._org.quota
-            return _encode(
-                {
-                    "DailyApiRequests": {"Max": quota.limit, "Remaining": quota.remaining},
-                    "DailyBulkApiBatches": {"Max": 15_000, "Remaining": 15_000},
-                    "DailyBulkV2QueryFileStorageMB": {"Max": 976_562, "Remaining": 976_562},
-                    "DailyBulkV2QueryJobs": {"Max": 10_000, "Remaining": 10_000},
-                }
-            )
+        return Sighting(kind, request.method, request.url.path, query, size)
 
-    async def _updated(self, request: Request) -> bytes:
-        start, end = _cut_moment(request, "start"), _cut_moment(request, "end")
-        if start >= end:
-            raise ApiError(400, "INVALID_REPLICATION_DATE", "startDate must be before endDate")
-        with self._org.lock:
-            if start < self._org.clock.now() - OLDEST_UPDATE:
-                raise ApiError(400, "INVALID_REPLICATION_DATE", "startDate cannot be more than 30 days ago")
-            covered = self._org.latest_date_covered(end)
-            ids = self._org.changed_between(start, end)
-        if len(ids) > MOST_UPDATED_IDS:
-            raise ApiError(400, "EXCEEDED_ID_LIMIT", f"cannot return more than {MOST_UPDATED_IDS} ids")
-        return _encode({"ids": ids, "latestDateCovered": wire_time(covered)})
+    def _query_size(self, request: Request) -> QuerySize | None:
+        try:
+            query = parse(request.query_params.get("q", ""))
+            with self._org.lock:
+                return QuerySize(self._org.count(query), self._org.window_of(query))
+        except ApiError:
+            return None
 
-    async def _query(self, request: Request) -> bytes:
-        query = parse(request.query_params.get("q", ""))
-        with self._org.lock:
-            if query.object_name.path.lower() != "user":
-                raise _no_such_object(query)
-            if not query.fields:
-                return _encode({"totalSize": self._org.count(query), "done": True, "records": []})
-            return self._page(request, query, self._org.find(query))
+    def _routes(self, path: str, kind: Kind, handlers: Mapping[str, Handler], *, open: bool = False) -> list[Route]:
+        """Return the routes of a path that may end in a slash."""
+        return [self._route(each, kind, handlers, open=open) for each in (path, f"{path}/")]
 
-    async def _next_page(self, request: Request) -> bytes:
-        locator, offset = request.path_params["locator"], request.path_params["offset"]
-        with self._org.lock:
-            cursor = self._org.cursors.find(locator, offset)
-            return self._page(request, cursor.query, cursor.users, offset, locator)
-
-    def _page(
-        self, request: Request, query: Query, users: Sequence[User], offset: int = 0, locator: str | None = None
-    ) -> bytes:
-        """Write one page of what a query found, opening a cursor for the rest when it has none yet."""
-        version = request.path_params["version"]
-        writer = self._org.writer(version, query)
-        end = offset + _page_size(request)
-        head: dict[str, Any] = {"totalSize": len(users), "done": end >= len(users)}
-        if end < len(users):
-            locator = locator or self._org.cursors.open(query, users).locator
-            head["nextRecordsUrl"] = f"/services/data/v{version}/query/{locator}-{end}"
-        records = b",".join(writer.write(user) for user in users[offset:end])
-        return b'%b,"records":[%b]}' % (_encode(head)[:-1], records)
-
-    async def _unknown(self, _: Request) -> bytes:
-        raise ApiError(404, "NOT_FOUND", "The requested resource does not exist")
-
-    def _route(self, path: str, handler: Handler, *, method: str = "GET", open: bool = False) -> Route:
-        return Route(path, _Endpoint(self, method, handler, open=open))
+    def _route(self, path: str, kind: Kind, handlers: Mapping[str, Handler], *, open: bool = False) -> Route:
+        return Route(path, _Entrance(self, Endpoint(kind, handlers, open)))
 
     def _general_headers(self) -> dict[str, str]:
         return {
@@ -224,41 +188,9 @@ class SalesforceApi:
         }
 
 
-def _page_size(request: Request) -> int:
-    """Return how many records a page holds at most; Salesforce takes a number that is out of range as the nearest."""
-    wanted = _BATCH_SIZE.search(request.headers.get("sforce-query-options", ""))
-    return min(max(int(wanted[1]), SMALLEST_PAGE), LARGEST_PAGE) if wanted else LARGEST_PAGE
-
-
-def _cut_moment(request: Request, name: str) -> datetime:
-    """Read a moment of the query string, without its seconds; raises `ApiError`."""
-    try:
-        moment = datetime.fromisoformat(request.query_params.get(name, ""))
-        if moment.tzinfo is None:
-            raise ValueError
-    except ValueError:
-        raise ApiError(400, "INVALID_REPLICATION_DATE", f"{name} is not a dateTime") from None
-    return moment.replace(second=0, microsecond=0)
-
-
 def _refuse_version(version: str) -> None:
     number = int(version[:-2]) if re.fullmatch(r"\d\d\.0", version) else 0
     if number in RETIRED_VERSIONS:
-        raise ApiError(410, "GONE", "The requested resource is no longer available")
+        raise usual_error("GONE")
     if number not in VERSIONS:
-        raise ApiError(404, "NOT_FOUND", "The requested resource does not exist")
-
-
-def _season(version: int) -> str:
-    """Return the name of a release: 66 is Spring '26, and three make a year."""
-    years, season = divmod(version - 66, 3)
-    return f"{('Spring', 'Summer', 'Winter')[season]} '{26 + years + (season == 2)}"
-
-
-def _no_such_object(query: Query) -> QueryError:
-    name = query.object_name
-    message = (
-        f"sObject type '{name.path}' is not supported. If you are attempting to use a custom object, be sure to append "
-        "the '__c' after the entity name. Please reference your WSDL or the describe call for the appropriate names."
-    )
-    return QueryError("INVALID_TYPE", message, query.statement, name.column)
+        raise usual_error("NOT_FOUND")

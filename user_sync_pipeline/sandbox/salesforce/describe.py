@@ -6,15 +6,19 @@ Source: Salesforce Object Reference, "User"; User has no `IsDeleted`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
-from user_sync_pipeline.sandbox.salesforce.users import PROFILE_PREFIX, ROLE_PREFIX, USER_PREFIX
+from user_sync_pipeline.sandbox.salesforce.users import ORGANIZATION_PREFIX, PROFILE_PREFIX, ROLE_PREFIX, USER_PREFIX
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field. `path` leads from a record to its value; `parent` is the object that a reference points to."""
+    """One field. `path` leads from a record to its value; `parent` is the object that a reference points to.
+
+    `convert` is for a field whose type was changed: it makes a value of the new type from one of the old.
+    """
 
     name: str
     type: str
@@ -25,6 +29,7 @@ class Field:
     relationship: str | None = None
     parent: str | None = None
     external_id: bool = False
+    convert: Callable[[Any], Any] | None = None
 
     @property
     def custom(self) -> bool:
@@ -125,7 +130,35 @@ _USER_FIELDS = (
     Field("Start_Date__c", "date", 0, "start_date"),
     Field("Grade__c", "double", 0, "grade"),
 )
+_ORGANIZATION_FIELDS = (
+    Field("Id", "id", 18, "id", nillable=False),
+    Field("Name", "string", 80, "name", nillable=False),
+    Field("OrganizationType", "picklist", 40, "edition"),
+    Field("IsSandbox", "boolean", 0, "is_sandbox", nillable=False),
+    Field("SystemModstamp", "datetime", 0, "stamp", nillable=False),
+)
 _NAMED_FIELDS = (Field("Id", "id", 18, "id", nillable=False), Field("Name", "string", 255, "name", nillable=False))
+
+
+def _as_text(value: Any) -> str | None:
+    return None if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _as_number(value: Any) -> float | None:
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+# By new type: how a value becomes one of it, and its length.
+_CONVERSIONS: dict[str, tuple[Callable[[Any], Any], int]] = {
+    "string": (_as_text, 255),
+    "textarea": (_as_text, 32_768),
+    "picklist": (_as_text, 255),
+    "double": (_as_number, 0),
+    "boolean": (bool, 0),
+}
 
 
 class ObjectType:
@@ -142,9 +175,24 @@ class ObjectType:
         """Return the field called `name`."""
         return self._by_name.get(name.lower())
 
+    def known_field(self, name: str) -> Field:
+        """Return the field called `name`; raises `ValueError` when there is none."""
+        field = self.field(name)
+        if field is None:
+            raise ValueError(f"{self.name} has no field {name}")
+        return field
+
     def relationship(self, name: str) -> Field | None:
         """Return the reference field whose relationship is called `name`, as in `Manager.Name`."""
         return self._by_relationship.get(name.lower())
+
+    def retyped(self, name: str, kind: str) -> ObjectType:
+        """Return the object with another type of field; raises `ValueError` for an unknown field or type."""
+        if kind not in _CONVERSIONS:
+            raise ValueError(f"{kind} is none of the types that a field can be given: {', '.join(_CONVERSIONS)}")
+        old, (convert, length) = self.known_field(name), _CONVERSIONS[kind]
+        new = replace(old, type=kind, length=length, convert=convert)
+        return ObjectType(self.name, self.key_prefix, tuple(new if field is old else field for field in self.fields))
 
     def describe(self, hidden: frozenset[str]) -> dict[str, Any]:
         """Return the describe answer; fields in `hidden` are absent."""
@@ -160,6 +208,7 @@ class ObjectType:
 
 
 USER = ObjectType("User", USER_PREFIX, _USER_FIELDS)
+ORGANIZATION = ObjectType("Organization", ORGANIZATION_PREFIX, _ORGANIZATION_FIELDS)
 OBJECT_TYPES = {
     kind.name: kind
     for kind in (

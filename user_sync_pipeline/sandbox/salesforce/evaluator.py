@@ -18,9 +18,9 @@ from user_sync_pipeline.sandbox.salesforce.access import FieldAccess, Found
 from user_sync_pipeline.sandbox.salesforce.errors import QueryError
 from user_sync_pipeline.sandbox.salesforce.ids import with_check_characters
 from user_sync_pipeline.sandbox.salesforce.soql import Comparison, Condition, Group, Literal, Name, Not, Order, Query
-from user_sync_pipeline.sandbox.salesforce.users import User, UserTable
+from user_sync_pipeline.sandbox.salesforce.users import Record, RecordTable
 
-Predicate = Callable[[User], bool]
+Predicate = Callable[[Any], bool]
 
 _ORDERINGS: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
@@ -30,16 +30,30 @@ _LITERAL_KINDS = {"boolean": "boolean", "int": "number", "double": "number", "da
 _ID = re.compile(r"[0-9A-Za-z]{15}(?:[A-Z0-5]{3})?")
 
 
-def find_users(query: Query, table: UserTable, access: FieldAccess) -> list[User]:
-    """Return the users that `query` asks for, after ORDER BY, OFFSET and LIMIT; raises `QueryError`."""
+def find_records(query: Query, table: RecordTable[Any], access: FieldAccess) -> list[Any]:
+    """Return the records that `query` asks for, after ORDER BY, OFFSET and LIMIT; raises `QueryError`."""
     stop = None if query.limit is None else query.offset + query.limit
-    return list(islice(_Finder(query, table, access).users(), query.offset, stop))
+    return list(islice(_Finder(query, table, access).records(), query.offset, stop))
 
 
-def count_users(query: Query, table: UserTable, access: FieldAccess) -> int:
-    """Return how many users `query` finds, after OFFSET and LIMIT; raises `QueryError`."""
+def count_records(query: Query, table: RecordTable[Any], access: FieldAccess) -> int:
+    """Return how many records `query` finds, after OFFSET and LIMIT; raises `QueryError`."""
     matched = max(0, _Finder(query, table, access).count() - query.offset)
     return matched if query.limit is None else min(matched, query.limit)
+
+
+def stamp_bounds(where: Condition | None) -> tuple[str | None, str | None]:
+    """Return the earliest and latest SystemModstamp, in wire form, that a condition lets through, as far as it says."""
+    if isinstance(where, Group) and where.operator == "and":
+        bounds = [stamp_bounds(part) for part in where.parts]
+        starts, ends = ([bound for bound in side if bound] for side in zip(*bounds, strict=True))
+        return max(starts, default=None), min(ends, default=None)
+    if not isinstance(where, Comparison) or where.name.path.lower() != "systemmodstamp":
+        return None, None
+    literal = where.values[0]
+    stamp = literal.value if literal.kind == "datetime" and isinstance(literal.value, str) else None
+    is_start, is_end = where.operator in ("=", ">", ">="), where.operator in ("=", "<", "<=")
+    return stamp if is_start else None, stamp if is_end else None
 
 
 class _Span(NamedTuple):
@@ -51,30 +65,30 @@ class _Span(NamedTuple):
 
 
 class _Finder:
-    def __init__(self, query: Query, table: UserTable, access: FieldAccess) -> None:
+    def __init__(self, query: Query, table: RecordTable[Any], access: FieldAccess) -> None:
         self._query = query
         self._table = table
         self._access = access
 
-    def users(self) -> Iterator[User]:
-        """Yield the matching users in the order of the query; without ORDER BY, in that of their ids."""
+    def records(self) -> Iterator[Record]:
+        """Yield the matching records in the order of the query; without ORDER BY, in that of their ids."""
         keys = [(self._filterable(order.name), order) for order in self._query.order]
         matches = self._matches()
         if _is_sync_order(keys):
             return matches
-        users = sorted(matches, key=lambda user: user.id)
+        records = sorted(matches, key=lambda record: record.id)
         for found, order in reversed(keys):
-            users.sort(key=_sort_key(found, order), reverse=order.descending)
-        return iter(users)
+            records.sort(key=_sort_key(found, order), reverse=order.descending)
+        return iter(records)
 
     def count(self) -> int:
-        """Return how many users match, in whatever order."""
+        """Return how many records match, in whatever order."""
         predicate, span = self._narrow()
-        return span.last - span.first if span.exact else sum(map(predicate, self._users_in(span)))
+        return span.last - span.first if span.exact else sum(map(predicate, self._records_in(span)))
 
-    def _matches(self) -> Iterator[User]:
+    def _matches(self) -> Iterator[Record]:
         predicate, span = self._narrow()
-        return self._users_in(span) if span.exact else filter(predicate, self._users_in(span))
+        return self._records_in(span) if span.exact else filter(predicate, self._records_in(span))
 
     def _narrow(self) -> tuple[Predicate, _Span]:
         where = self._query.where
@@ -82,7 +96,7 @@ class _Finder:
             return lambda _: True, _Span(0, len(self._table), True)
         return self._predicate(where), self._span(where)
 
-    def _users_in(self, span: _Span) -> Iterator[User]:
+    def _records_in(self, span: _Span) -> Iterator[Record]:
         return (self._table.ordered[position] for position in range(span.first, span.last))
 
     def _span(self, condition: Condition) -> _Span:
@@ -106,11 +120,11 @@ class _Finder:
     def _predicate(self, condition: Condition) -> Predicate:
         if isinstance(condition, Not):
             part = self._predicate(condition.part)
-            return lambda user: not part(user)
+            return lambda record: not part(record)
         if isinstance(condition, Group):
             parts = [self._predicate(part) for part in condition.parts]
             together = all if condition.operator == "and" else any
-            return lambda user: together(part(user) for part in parts)
+            return lambda record: together(part(record) for part in parts)
         return self._comparison(condition)
 
     def _comparison(self, comparison: Comparison) -> Predicate:
@@ -118,15 +132,15 @@ class _Finder:
         read, text = found.read, _is_text(found)
         values = [self._operand(found, comparison, literal) for literal in comparison.values]
         if comparison.operator in ("=", "in"):
-            return lambda user: _folded(read(user), text) in values
+            return lambda record: _folded(read(record), text) in values
         if comparison.operator in ("!=", "not in"):
-            return lambda user: _folded(read(user), text) not in values
+            return lambda record: _folded(read(record), text) not in values
         if comparison.operator == "like":
             matches = _like_pattern(values[0]).fullmatch
-            return lambda user: (value := _folded(read(user), text)) is not None and bool(matches(value))
+            return lambda record: (value := _folded(read(record), text)) is not None and bool(matches(value))
         holds, operand = _ORDERINGS[comparison.operator], values[0]
-        return lambda user: (
-            operand is not None and (value := _folded(read(user), text)) is not None and holds(value, operand)
+        return lambda record: (
+            operand is not None and (value := _folded(read(record), text)) is not None and holds(value, operand)
         )
 
     def _filterable(self, name: Name) -> Found:
@@ -170,12 +184,12 @@ def _is_sync_order(keys: list[tuple[Found, Order]]) -> bool:
     return len(plain) == len(keys) and plain in (["SystemModstamp"], ["SystemModstamp", "Id"])
 
 
-def _sort_key(found: Found, order: Order) -> Callable[[User], tuple[bool, Any]]:
+def _sort_key(found: Found, order: Order) -> Callable[[Any], tuple[bool, Any]]:
     read, text = found.read, _is_text(found)
     null_is_large = order.descending != order.nulls_last
 
-    def key(user: User) -> tuple[bool, Any]:
-        value = read(user)
+    def key(record: Any) -> tuple[bool, Any]:
+        value = read(record)
         return (value is None) == null_is_large, "" if value is None else _folded(value, text)
 
     return key

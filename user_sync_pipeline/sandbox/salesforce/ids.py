@@ -23,7 +23,7 @@ def salesforce_id(prefix: str, number: int) -> str:
     return with_check_characters(f"{prefix}{_INSTANCE}{digits:0>9}")
 
 
-def org_id(seed: int) -> str:
+def org_id(seed: int | str) -> str:
     """Return the 18-character id of the organisation that `seed` stands for."""
     chance = random.Random(f"organisation {seed}")  # noqa: S311
     return with_check_characters(f"00D{_INSTANCE}000" + "".join(chance.choices(_DIGITS, k=6)))

@@ -17,8 +17,8 @@ _LONGEST = 100_000
 class Exchange:
     """One request and the status of its answer. `query` is decoded; `headers` have names in lower case.
 
-    `violation` is true for a path that Salesforce does not have or that nobody who only reads needs, and for a
-    method other than that path's own.
+    `status` is 0 where the connection was dropped instead. `violation` is true for a path that Salesforce does not
+    have or that nobody who only reads needs, and for a method that the path does not allow.
     """
 
     method: str

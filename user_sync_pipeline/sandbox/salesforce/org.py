@@ -1,117 +1,162 @@
 """The organisation behind the simulator: its users, which fields may be seen, its quota and its open cursors.
 
 What belongs here: the state, and the methods with which tests change it. What does not: HTTP (`api.py`).
-A change is stamped by the clock, in whole seconds, and visible at once; `_put` and `latest_date_covered` are the two
-places that know this.
+A change is stamped by the clock, in whole seconds, and seen once its transaction is committed (`transactions.py`);
+`latest_date_covered` holds back for those that are open.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from msgspec import structs
-
-from user_sync_pipeline.sandbox.salesforce.access import FieldAccess, own_value
+from user_sync_pipeline.sandbox.salesforce.access import FieldAccess, Found
+from user_sync_pipeline.sandbox.salesforce.bulk import JobStore
 from user_sync_pipeline.sandbox.salesforce.clock import VirtualClock, wire_time
 from user_sync_pipeline.sandbox.salesforce.cursors import CursorStore
-from user_sync_pipeline.sandbox.salesforce.describe import USER, Field
-from user_sync_pipeline.sandbox.salesforce.evaluator import count_users, find_users
+from user_sync_pipeline.sandbox.salesforce.describe import ORGANIZATION, USER
+from user_sync_pipeline.sandbox.salesforce.errors import QueryError
+from user_sync_pipeline.sandbox.salesforce.evaluator import count_records, find_records, stamp_bounds
 from user_sync_pipeline.sandbox.salesforce.ids import org_id, salesforce_id
+from user_sync_pipeline.sandbox.salesforce.permissions import Permissions
 from user_sync_pipeline.sandbox.salesforce.quota import DailyQuota
 from user_sync_pipeline.sandbox.salesforce.records import RecordWriter
 from user_sync_pipeline.sandbox.salesforce.soql import Name, Query
-from user_sync_pipeline.sandbox.salesforce.users import USER_PREFIX, User, UserTable
-from user_sync_pipeline.sandbox.sample_people import Person, people
+from user_sync_pipeline.sandbox.salesforce.transactions import Transaction
+from user_sync_pipeline.sandbox.salesforce.users import USER_PREFIX, Organization, RecordTable, User, UserTable
+from user_sync_pipeline.sandbox.sample_people import Person
 
 LARGEST_ORG_WITH_KEPT_RECORDS = 200_000
+MOST_UPDATED_IDS = 600_000
+API_USERNAME = "integration.user@example.com.sync"
 _MOST_WRITERS = 16
+_NO_SUCH_OBJECT = (
+    "sObject type '{}' is not supported. If you are attempting to use a custom object, be sure to append "
+    "the '__c' after the entity name. Please reference your WSDL or the describe call for the appropriate names."
+)
 
 
 class Org:
-    """One organisation. Its integration user, `api_user_id`, is not among the users.
+    """One organisation. Its integration user (`api_user_id`, `api_username`) is not among the users.
 
-    `lock` guards everything: tests change the organisation while the server answers.
+    `lock` guards everything: tests change the organisation while the server answers. `transactions` are the open ones,
+    oldest first. `most_updated_ids` is how many ids one `updated` may name; `largest_page` makes pages smaller than
+    was asked for, `empty_last_page` lets a page without records follow the last one that has some.
     """
 
     def __init__(self, members: Sequence[Person], *, seed: int, clock: VirtualClock) -> None:
         self.id = org_id(seed)
+        self._seed = seed
+        self._refreshes = 0
         self.api_user_id = salesforce_id(USER_PREFIX, 0)
+        self.api_username = API_USERNAME
         self.clock = clock
         self.lock = threading.RLock()
         self.quota = DailyQuota(clock)
         self.cursors = CursorStore(clock)
+        self.jobs = JobStore(self)
         ids = {person.number: salesforce_id(USER_PREFIX, person.number) for person in members}
         self.users = UserTable(User(ids[person.number], person, ids.get(person.manager or 0)) for person in members)
+        self.transactions: list[Transaction] = []
+        self.permissions = Permissions()
+        self.most_updated_ids = MOST_UPDATED_IDS
+        self.largest_page: int | None = None
+        self.empty_last_page = False
+        self._user_kind = USER
         self._last_number = max(ids, default=0)
         self._see_fields(frozenset())
 
-    def add_user(self, **values: Any) -> str:
-        """Add somebody and return the id; `values` are by field name, in wire form.
+    def now(self) -> datetime:
+        """Return the present moment as Salesforce stamps it, in whole seconds."""
+        return self.clock.now().replace(microsecond=0)
 
-        The user is new: created now, never logged in, without a manager. Raises `ValueError` for an unknown field.
-        """
-        changes = _changes(values)
+    def begin(self) -> Transaction:
+        """Open a transaction: changes that bear the moment they are made, and are seen once it is committed."""
         with self.lock:
-            self._last_number += 1
-            now = self._now()
-            user = User(salesforce_id(USER_PREFIX, self._last_number), _newcomer(self._last_number, now), None)
-            user.changes = {"CreatedDate": wire_time(now), "LastLoginDate": None, "LastPasswordChangeDate": None}
-            self.users.add(user)
-            self._put(user, changes, now)
-            return user.id
+            transaction = Transaction(self)
+            self.transactions.append(transaction)
+            return transaction
+
+    def add_user(self, **values: Any) -> str:
+        """Add somebody, seen at once, and return the id; as `Transaction.add_user`."""
+        with self.lock, self.begin() as transaction:
+            return transaction.add_user(**values)
 
     def update_user(self, user_id: str, **values: Any) -> None:
-        """Change fields of a user, by field name and in wire form.
-
-        Raises `KeyError` for an unknown user, `ValueError` for an unknown field.
-        """
-        changes = _changes(values)
-        with self.lock:
-            user = self.users.get(user_id)
-            if user is None:
-                raise KeyError(user_id)
-            self._put(user, changes, self._now())
+        """Change fields of a user, seen at once; as `Transaction.update_user`."""
+        with self.lock, self.begin() as transaction:
+            transaction.update_user(user_id, **values)
 
     def deactivate_user(self, user_id: str) -> None:
-        """Make a user inactive; users are never deleted."""
+        """Make a user inactive, seen at once; users are never deleted."""
         self.update_user(user_id, IsActive=False)
+
+    def take_user_number(self) -> int:
+        """Return the number for the next new user."""
+        self._last_number += 1
+        return self._last_number
 
     def hide_field(self, name: str) -> None:
         """Take a field of User from our integration user's sight, as field-level security does."""
         with self.lock:
-            self._see_fields(self._hidden | {_field(name).name})
+            self._see_fields(self._hidden | {USER.known_field(name).name})
 
     def show_field(self, name: str) -> None:
         """Let a hidden field be seen again."""
         with self.lock:
-            self._see_fields(self._hidden - {_field(name).name})
+            self._see_fields(self._hidden - {USER.known_field(name).name})
 
     def set_daily_limit(self, limit: int) -> None:
         """Set how many requests 24 hours may hold."""
         with self.lock:
             self.quota.limit = limit
 
+    def retype_field(self, name: str, kind: str) -> None:
+        """Give a field of User another type, and its values that type; raises `ValueError` for what cannot be."""
+        with self.lock:
+            self._user_kind = self._user_kind.retyped(name, kind)
+            self._see_fields(self._hidden)
+
+    def become_another(self) -> None:
+        """Get a new organisation id, as a sandbox does when it is refreshed; sessions and cursors are gone."""
+        with self.lock:
+            self._refreshes += 1
+            self.id = org_id(f"{self._seed}, refreshed {self._refreshes} times")
+            self.cursors.release_all()
+            self._see_fields(self._hidden)
+
     def describe(self) -> dict[str, Any]:
         """Return the describe answer of User."""
-        return USER.describe(self._hidden)
+        return self._user_kind.describe(self._hidden)
 
-    def find(self, query: Query) -> list[User]:
-        """Return the users that a query finds, in its order; raises `QueryError`."""
-        return find_users(query, self.users, self._access)
+    def find(self, query: Query) -> list[Any]:
+        """Return the records that a query finds, in its order; raises `QueryError`."""
+        return find_records(query, *self._asked(query))
 
     def count(self, query: Query) -> int:
-        """Return how many users a query finds; raises `QueryError`."""
-        return count_users(query, self.users, self._access)
+        """Return how many records a query finds; raises `QueryError`."""
+        return count_records(query, *self._asked(query))
+
+    def columns(self, query: Query) -> list[Found]:
+        """Return what a query selects; raises `QueryError`."""
+        _, access = self._asked(query)
+        return [access.resolve(name, query.statement) for name in query.fields]
+
+    def window_of(self, query: Query) -> timedelta:
+        """Return how long the window of SystemModstamp is that a query asks for; without a start, endless."""
+        start, end = stamp_bounds(query.where)
+        until = datetime.fromisoformat(end) if end else self.clock.now()
+        return until - datetime.fromisoformat(start) if start else timedelta.max
 
     def writer(self, version: str, query: Query) -> RecordWriter:
         """Return what writes the records of a query's answer; raises `QueryError`."""
-        key = (version, query.fields)
+        key = (version, query.object_name.path.lower(), query.fields)
         if key not in self._writers:
             keep = len(self.users) <= LARGEST_ORG_WITH_KEPT_RECORDS
-            writer = RecordWriter(self._access, version, query, keep=keep)
+            _, access = self._asked(query)
+            writer = RecordWriter(access, version, query, keep=keep)
             if len(self._writers) >= _MOST_WRITERS:
                 self._writers.clear()
             self._writers[key] = writer
@@ -123,50 +168,21 @@ class Org:
         return [user.id for user in self.users.ordered[first:last]]
 
     def latest_date_covered(self, end: datetime) -> datetime:
-        """Return up to when everything asked for up to `end` is visible."""
-        return min(end, self._now())
-
-    def _put(self, user: User, changes: dict[str, Any], now: datetime) -> None:
-        user.changes = {**(user.changes or {}), **changes, "LastModifiedDate": wire_time(now)}
-        if changes.keys() & {"FirstName", "LastName"}:
-            names = (own_value(_field(name))(user) for name in ("FirstName", "LastName"))
-            user.changes["Name"] = " ".join(filter(None, names))
-        user.rendered = None
-        self.users.move(user, wire_time(now))
+        """Return up to when everything asked for up to `end` is visible: not past the start of an open transaction."""
+        return min([end, self.now(), *(transaction.started for transaction in self.transactions)])
 
     def _see_fields(self, hidden: frozenset[str]) -> None:
         self._hidden = hidden
-        self._access = FieldAccess(self.users, hidden)
-        self._writers: dict[tuple[str, tuple[Name, ...]], RecordWriter] = {}
+        itself = RecordTable([Organization(self.id, wire_time(self.now()), is_sandbox=self._refreshes > 0)])
+        self._objects: dict[str, tuple[RecordTable[Any], FieldAccess]] = {
+            "user": (self.users, FieldAccess(self._user_kind, self.users, hidden)),
+            "organization": (itself, FieldAccess(ORGANIZATION, itself)),
+        }
+        self._writers: dict[tuple[str, str, tuple[Name, ...]], RecordWriter] = {}
 
-    def _now(self) -> datetime:
-        """Return the present moment as Salesforce stamps it, in whole seconds."""
-        return self.clock.now().replace(microsecond=0)
-
-
-def _field(name: str) -> Field:
-    field = USER.field(name)
-    if field is None:
-        raise ValueError(f"User has no field {name}")
-    return field
-
-
-def _changes(values: dict[str, Any]) -> dict[str, Any]:
-    """Return `values` under the described spelling of their names."""
-    changes = {_field(name).name: value for name, value in values.items()}
-    if fixed := changes.keys() & {"Id", "SystemModstamp"}:
-        raise ValueError(f"nobody can change {' and '.join(sorted(fixed))}")
-    return changes
-
-
-def _newcomer(number: int, until: datetime) -> Person:
-    [person] = people(1, seed=number, until=until)
-    mailbox = f"newcomer.{number}"
-    return structs.replace(
-        person,
-        number=number,
-        mailbox=mailbox,
-        email=f"{mailbox}@example.com",
-        auth_user_id=None,
-        has_external_id=False,
-    )
+    def _asked(self, query: Query) -> tuple[RecordTable[Any], FieldAccess]:
+        """Return the object that a query is about; raises `QueryError` when there is none of that name."""
+        name = query.object_name
+        if name.path.lower() not in self._objects:
+            raise QueryError("INVALID_TYPE", _NO_SUCH_OBJECT.format(name.path), query.statement, name.column)
+        return self._objects[name.path.lower()]

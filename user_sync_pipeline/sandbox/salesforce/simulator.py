@@ -12,8 +12,9 @@ from user_sync_pipeline.sandbox.certificates import CertificateAuthority
 from user_sync_pipeline.sandbox.http_server import HttpServer
 from user_sync_pipeline.sandbox.salesforce.api import SalesforceApi
 from user_sync_pipeline.sandbox.salesforce.clock import VirtualClock
+from user_sync_pipeline.sandbox.salesforce.faults import FaultScript
 from user_sync_pipeline.sandbox.salesforce.journal import Journal
-from user_sync_pipeline.sandbox.salesforce.oauth import TokenService
+from user_sync_pipeline.sandbox.salesforce.oauth import ConnectedApp, TokenService
 from user_sync_pipeline.sandbox.salesforce.org import Org
 from user_sync_pipeline.sandbox.sample_people import Person, people
 
@@ -25,7 +26,8 @@ class SalesforceSimulator:
 
     `members` are its users, or how many of the sandbox's people to draw with `seed`, as they were at `org_start`
     (aware; the present moment when it is not given). The same `seed` is the same organisation. Without a
-    `client_secret` a random one is made; `port=0` lets the system choose.
+    `client_secret` a random one is made; `port=0` lets the system choose. `certificate` proves signed sign-ins, and
+    `faults` befall the answers; both can be changed later, at `connected_app` and `faults`.
     """
 
     def __init__(
@@ -37,24 +39,21 @@ class SalesforceSimulator:
         org_start: datetime | None = None,
         client_id: str = DEFAULT_CLIENT_ID,
         client_secret: str | None = None,
+        certificate: str | None = None,
+        faults: FaultScript | None = None,
         port: int = 0,
     ) -> None:
         self.clock = VirtualClock()
         self.journal = Journal()
+        self.faults = faults or FaultScript()
         if isinstance(members, int):
             members = people(members, seed=seed, until=org_start or self.clock.now())
         self.org = Org(members, seed=seed, clock=self.clock)
-        self._client_id = client_id
-        self._client_secret = client_secret or secrets.token_urlsafe(32)
+        secret = client_secret or secrets.token_urlsafe(32)
+        self.connected_app = ConnectedApp(client_id, secret, certificate)
         self._authority = authority
-        self.tokens = TokenService(
-            self.clock,
-            org_id=self.org.id,
-            user_id=self.org.api_user_id,
-            client_id=self._client_id,
-            client_secret=self._client_secret,
-        )
-        api = SalesforceApi(self.org, self.tokens, self.journal, url=lambda: self.url)
+        self.tokens = TokenService(self.org, self.connected_app)
+        api = SalesforceApi(self.org, self.tokens, self.journal, self.faults, url=lambda: self.url)
         self._server = HttpServer(api.application(), authority, port=port, date_header=False)
 
     @property
@@ -66,8 +65,8 @@ class SalesforceSimulator:
         """Return the settings that lead a client here, the secret among them."""
         return {
             "SALESFORCE_LOGIN_URL": self.url,
-            "SALESFORCE_CLIENT_ID": self._client_id,
-            "SALESFORCE_CLIENT_SECRET": self._client_secret,
+            "SALESFORCE_CLIENT_ID": self.connected_app.client_id,
+            "SALESFORCE_CLIENT_SECRET": self.connected_app.client_secret,
             "SALESFORCE_CA_BUNDLE": str(self._authority.ca_file),
         }
 

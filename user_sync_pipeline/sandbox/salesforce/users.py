@@ -1,4 +1,4 @@
-"""The users of an organisation: each a thin shell around a person of the sandbox, kept in sync order.
+"""The records of an organisation: users, each a thin shell around a person of the sandbox, and the table of them.
 
 What belongs here: what a user's fields hold, and the order (SystemModstamp, Id). What does not: which fields
 there are (`describe.py`), and queries (`evaluator.py`).
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable
+from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from msgspec import structs
 
@@ -17,7 +18,7 @@ from user_sync_pipeline.sandbox.salesforce.clock import wire_time
 from user_sync_pipeline.sandbox.salesforce.ids import salesforce_id
 from user_sync_pipeline.sandbox.sample_people import Address, Person
 
-USER_PREFIX, PROFILE_PREFIX, ROLE_PREFIX = "005", "00e", "00E"
+ORGANIZATION_PREFIX, USER_PREFIX, PROFILE_PREFIX, ROLE_PREFIX = "00D", "005", "00e", "00E"
 
 # The parts of the compound field, and the fields that hold them.
 _ADDRESS_FIELDS = {
@@ -32,6 +33,31 @@ _ADDRESS_FIELDS = {
     "longitude": "Longitude",
     "geocode_accuracy": "GeocodeAccuracy",
 }
+
+
+class Record(Protocol):
+    """What a query can find. `stamp` is SystemModstamp in wire form; `rendered` belongs to `records.py`.
+
+    `changes` holds what was changed since, by field name and in wire form, and is replaced, never changed in place.
+    """
+
+    id: str
+    stamp: str
+    changes: dict[str, Any] | None
+    rendered: tuple[object, bytes] | None
+
+
+@dataclass(slots=True)
+class Organization:
+    """What a query on Organization finds, one record; a `Record`."""
+
+    id: str
+    stamp: str
+    is_sandbox: bool
+    name: str = "Invented Company"
+    edition: str = "Enterprise Edition"
+    changes: dict[str, Any] | None = None
+    rendered: tuple[object, bytes] | None = None
 
 
 class NamedRecord(NamedTuple):
@@ -68,10 +94,7 @@ _NO_ADDRESS = Address()
 
 
 class User:
-    """A person as Salesforce shows them, and what was changed since: `changes` by field name, in wire form.
-
-    `stamp` is SystemModstamp in wire form. `rendered` belongs to `records.py`.
-    """
+    """A person as Salesforce shows them; a `Record`."""
 
     __slots__ = ("changes", "id", "manager_id", "person", "rendered", "stamp")
 
@@ -184,39 +207,43 @@ class User:
 
 _stamp = attrgetter("stamp")
 _sync_order = attrgetter("stamp", "id")
+_Kept = TypeVar("_Kept", bound=Record)
 
 
-class UserTable:
-    """All users, in the order of (SystemModstamp, Id), and by id."""
+class RecordTable(Generic[_Kept]):
+    """All records of an object, in the order of (SystemModstamp, Id), and by id."""
 
-    def __init__(self, users: Iterable[User]) -> None:
-        self.ordered = sorted(users, key=_sync_order)
-        self._by_id = {user.id: user for user in self.ordered}
+    def __init__(self, records: Iterable[_Kept]) -> None:
+        self.ordered = sorted(records, key=_sync_order)
+        self._by_id = {record.id: record for record in self.ordered}
 
     def __len__(self) -> int:
         return len(self.ordered)
 
-    def get(self, user_id: str | None) -> User | None:
-        """Return the user with this 18-character id."""
-        return None if user_id is None else self._by_id.get(user_id)
+    def get(self, record_id: str | None) -> _Kept | None:
+        """Return the record with this 18-character id."""
+        return None if record_id is None else self._by_id.get(record_id)
 
     def first_at(self, stamp: str) -> int:
-        """Return the position of the first user whose SystemModstamp is `stamp` or later."""
+        """Return the position of the first record whose SystemModstamp is `stamp` or later."""
         return bisect_left(self.ordered, stamp, key=_stamp)
 
     def first_after(self, stamp: str) -> int:
-        """Return the position of the first user whose SystemModstamp is later than `stamp`."""
+        """Return the position of the first record whose SystemModstamp is later than `stamp`."""
         return bisect_right(self.ordered, stamp, key=_stamp)
 
-    def add(self, user: User) -> None:
-        """Put a new user in its place; raises `ValueError` when the id is taken."""
-        if user.id in self._by_id:
-            raise ValueError(f"there is a user {user.id} already")
-        self._by_id[user.id] = user
-        insort(self.ordered, user, key=_sync_order)
+    def add(self, record: _Kept) -> None:
+        """Put a new record in its place; raises `ValueError` when the id is taken."""
+        if record.id in self._by_id:
+            raise ValueError(f"there is a record {record.id} already")
+        self._by_id[record.id] = record
+        insort(self.ordered, record, key=_sync_order)
 
-    def move(self, user: User, stamp: str) -> None:
-        """Give a user a new SystemModstamp, and the place that goes with it."""
-        del self.ordered[bisect_left(self.ordered, _sync_order(user), key=_sync_order)]
-        user.stamp = stamp
-        insort(self.ordered, user, key=_sync_order)
+    def move(self, record: _Kept, stamp: str) -> None:
+        """Give a record a new SystemModstamp, and the place that goes with it."""
+        del self.ordered[bisect_left(self.ordered, _sync_order(record), key=_sync_order)]
+        record.stamp = stamp
+        insort(self.ordered, record, key=_sync_order)
+
+
+UserTable = RecordTable[User]
