@@ -22,6 +22,7 @@ $$;
 -- CASCADE takes the trigger on auth.users along, which only the owner of that table could drop by name.
 DROP FUNCTION IF EXISTS app_private.handle_new_auth_user() CASCADE;
 DROP FUNCTION IF EXISTS app_private.create_profiles(uuid[]);
+DROP FUNCTION IF EXISTS app_private.metadata_text(jsonb, text, integer);
 DROP TABLE IF EXISTS app_private.profile_failures;
 DO $$
 BEGIN

@@ -22,6 +22,16 @@ $$;
 
 CREATE SCHEMA IF NOT EXISTS app_private;
 
+-- A text out of a user's own metadata, which may be any JSON at all: trimmed and cut, NULL for everything else.
+CREATE OR REPLACE FUNCTION app_private.metadata_text(metadata jsonb, key text, max_length integer) RETURNS text
+LANGUAGE sql
+IMMUTABLE
+SET search_path = ''
+AS $$
+    SELECT CASE WHEN jsonb_typeof(metadata -> key) = 'string'
+                THEN nullif(left(btrim(metadata ->> key), max_length), '') END
+$$;
+
 -- Runs inside every sign-up, and must never make one fail: whatever goes wrong is written down, not raised.
 -- * SECURITY DEFINER: the sign-up runs as supabase_auth_admin, which has no rights in public.
 -- * lock_timeout: a locked table delays a sign-up by that long, and then lets it through without a profile.
@@ -41,10 +51,8 @@ BEGIN
         new.id,
         nullif(new.email, ''),
         nullif(new.phone, ''),
-        CASE WHEN jsonb_typeof(new.raw_user_meta_data -> 'full_name') = 'string'
-             THEN nullif(left(btrim(new.raw_user_meta_data ->> 'full_name'), 200), '') END,
-        CASE WHEN jsonb_typeof(new.raw_user_meta_data -> 'avatar_url') = 'string'
-             THEN nullif(left(btrim(new.raw_user_meta_data ->> 'avatar_url'), 2000), '') END,
+        app_private.metadata_text(new.raw_user_meta_data, 'full_name', 200),
+        app_private.metadata_text(new.raw_user_meta_data, 'avatar_url', 2000),
         'trigger'
     )
     ON CONFLICT (id) DO NOTHING;
@@ -176,10 +184,8 @@ BEGIN
         account.id,
         nullif(account.email, ''),
         nullif(account.phone, ''),
-        CASE WHEN jsonb_typeof(account.raw_user_meta_data -> 'full_name') = 'string'
-             THEN nullif(left(btrim(account.raw_user_meta_data ->> 'full_name'), 200), '') END,
-        CASE WHEN jsonb_typeof(account.raw_user_meta_data -> 'avatar_url') = 'string'
-             THEN nullif(left(btrim(account.raw_user_meta_data ->> 'avatar_url'), 2000), '') END,
+        app_private.metadata_text(account.raw_user_meta_data, 'full_name', 200),
+        app_private.metadata_text(account.raw_user_meta_data, 'avatar_url', 2000),
         'sync'
     FROM auth.users AS account
     WHERE account.id = ANY (user_ids) AND account.aud = 'authenticated' AND account.deleted_at IS NULL
@@ -254,6 +260,7 @@ $$;
 REVOKE ALL ON app_private.profile_failures FROM PUBLIC, anon, authenticated, service_role;
 REVOKE ALL ON FUNCTION
     app_private.handle_new_auth_user(), app_private.set_updated_at(), app_private.create_profiles(uuid[]),
+    app_private.metadata_text(jsonb, text, integer),
     public.profile_sync_report(), public.profile_backfill(integer, uuid)
     FROM PUBLIC, anon, authenticated, service_role;
 GRANT EXECUTE ON FUNCTION public.profile_sync_report() TO service_role;

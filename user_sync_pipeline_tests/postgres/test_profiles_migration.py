@@ -313,7 +313,7 @@ def test_no_function_can_be_led_astray_by_a_search_path(connection: Connection) 
         """
     ).fetchall()
 
-    assert len(functions) == 5
+    assert len(functions) == 6
     assert all('search_path=""' in function["proconfig"] for function in functions)
 
 

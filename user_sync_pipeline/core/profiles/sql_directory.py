@@ -91,7 +91,7 @@ def readable_tables(engine: Engine) -> frozenset[str]:
 def _create(connection: Connection, user_ids: Sequence[UUID]) -> int:
     try:
         with connection.begin_nested():
-            return connection.execute(_query("create_missing_profiles"), {"user_ids": list(user_ids)}).rowcount
+            return int(connection.scalar(_query("create_missing_profiles"), {"user_ids": list(user_ids)}) or 0)
     except DBAPIError as error:
         cause: Any = error.orig
         if not is_about_rows(cause.sqlstate):
