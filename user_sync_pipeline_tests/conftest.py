@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from user_sync_pipeline.sandbox.certificates import CertificateAuthority
     from user_sync_pipeline.sandbox.postgres import PostgresServer
     from user_sync_pipeline.sandbox.salesforce import SalesforceSimulator
+    from user_sync_pipeline.sandbox.supabase import SupabaseSimulator
 
 # The moment before which all sample people were last changed.
 ORG_MADE_AT = datetime(2026, 6, 1, tzinfo=UTC)
@@ -122,6 +123,19 @@ def migrated_template(postgres_server: PostgresServer, make_supabase_database: C
 
 def role_url(server: PostgresServer, database: str, role: str = "postgres") -> str:
     return server.url(database, role=role, password=ROLE_PASSWORD)
+
+
+def supabase_on(server: PostgresServer, database: str, authority: CertificateAuthority) -> SupabaseSimulator:
+    """Return the HTTP side of a database that `make_supabase_database` made; use it in a `with` statement."""
+    from user_sync_pipeline.sandbox.supabase import SupabaseSimulator
+
+    return SupabaseSimulator(
+        server,
+        database,
+        authority,
+        authenticator_password=ROLE_PASSWORD,
+        auth_admin_password=ROLE_PASSWORD,
+    )
 
 
 def _copy(server: PostgresServer, template: str) -> Iterator[str]:

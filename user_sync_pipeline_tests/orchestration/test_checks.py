@@ -10,8 +10,7 @@ from user_sync_pipeline.core.warehouse.migrations import apply_migrations
 from user_sync_pipeline.definitions import build_definitions
 from user_sync_pipeline.sandbox.certificates import CertificateAuthority
 from user_sync_pipeline.sandbox.postgres import PostgresServer
-from user_sync_pipeline.sandbox.supabase import SupabaseSimulator
-from user_sync_pipeline_tests.conftest import ROLE_PASSWORD
+from user_sync_pipeline_tests.conftest import supabase_on
 from user_sync_pipeline_tests.orchestration.conftest import Company, checks_of, failure_of
 
 WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
@@ -125,13 +124,7 @@ def supabase_by_http(
     """The warehouse is a database of its own, and Supabase is seen through its API alone."""
     database = company.engine.url.database or ""
     apply_migrations(database_url=empty_database, profiles_url=None)
-    with SupabaseSimulator(
-        postgres_server,
-        database,
-        authority,
-        authenticator_password=ROLE_PASSWORD,
-        auth_admin_password=ROLE_PASSWORD,
-    ) as simulator:
+    with supabase_on(postgres_server, database, authority) as simulator:
         for name, value in {"USER_SYNC_DATABASE_URL": empty_database, **simulator.environment()}.items():
             monkeypatch.setenv(name, value)
         yield company

@@ -18,7 +18,7 @@ from user_sync_pipeline.core.settings import SupabaseSettings
 from user_sync_pipeline.sandbox.certificates import CertificateAuthority
 from user_sync_pipeline.sandbox.postgres import PostgresServer
 from user_sync_pipeline.sandbox.supabase import SupabaseSimulator
-from user_sync_pipeline_tests.conftest import ROLE_PASSWORD
+from user_sync_pipeline_tests.conftest import supabase_on
 from user_sync_pipeline_tests.postgres.accounts import add_user, execute, profile_ids, refuse_profiles_of
 
 DOORS = ("sql", "rpc", "api")
@@ -31,13 +31,7 @@ def supabase(
     """The HTTP side of the database that `engine` leads to."""
     database = make_url(migrated_database).database
     assert database is not None
-    with SupabaseSimulator(
-        postgres_server,
-        database,
-        authority,
-        authenticator_password=ROLE_PASSWORD,
-        auth_admin_password=ROLE_PASSWORD,
-    ) as simulator:
+    with supabase_on(postgres_server, database, authority) as simulator:
         yield simulator
 
 

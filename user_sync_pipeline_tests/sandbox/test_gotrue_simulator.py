@@ -17,7 +17,7 @@ from user_sync_pipeline.sandbox.postgres import PostgresServer
 from user_sync_pipeline.sandbox.sample_people import people
 from user_sync_pipeline.sandbox.supabase import SupabaseSimulator, load_auth_users
 from user_sync_pipeline.sandbox.supabase.auth_users import SPECIAL_USERS
-from user_sync_pipeline_tests.conftest import ORG_MADE_AT, ROLE_PASSWORD, role_url
+from user_sync_pipeline_tests.conftest import ORG_MADE_AT, role_url, supabase_on
 
 PEOPLE = 120
 NO_ONE = "00000000-0000-4000-8000-000000000000"
@@ -54,13 +54,7 @@ def database(postgres_server: PostgresServer, project: str) -> str:
 def simulator(
     postgres_server: PostgresServer, authority: CertificateAuthority, project: str
 ) -> Iterator[SupabaseSimulator]:
-    with SupabaseSimulator(
-        postgres_server,
-        project,
-        authority,
-        authenticator_password=ROLE_PASSWORD,
-        auth_admin_password=ROLE_PASSWORD,
-    ) as simulator:
+    with supabase_on(postgres_server, project, authority) as simulator:
         yield simulator
 
 

@@ -18,7 +18,7 @@ from user_sync_pipeline.sandbox.certificates import CertificateAuthority
 from user_sync_pipeline.sandbox.postgres import PostgresServer
 from user_sync_pipeline.sandbox.supabase import SupabaseSimulator
 from user_sync_pipeline.sandbox.supabase.simulator import MAX_ROWS
-from user_sync_pipeline_tests.conftest import ROLE_PASSWORD, role_url
+from user_sync_pipeline_tests.conftest import role_url, supabase_on
 
 SCHEMA = """
     CREATE TABLE public.teams (id int PRIMARY KEY);
@@ -77,13 +77,7 @@ def project(postgres_server: PostgresServer, make_supabase_database: Callable[..
 def simulator(
     postgres_server: PostgresServer, authority: CertificateAuthority, project: str
 ) -> Iterator[SupabaseSimulator]:
-    with SupabaseSimulator(
-        postgres_server,
-        project,
-        authority,
-        authenticator_password=ROLE_PASSWORD,
-        auth_admin_password=ROLE_PASSWORD,
-    ) as simulator:
+    with supabase_on(postgres_server, project, authority) as simulator:
         yield simulator
 
 

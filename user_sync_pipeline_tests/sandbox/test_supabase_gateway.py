@@ -15,7 +15,7 @@ from user_sync_pipeline.core.settings import SupabaseSettings
 from user_sync_pipeline.sandbox.certificates import CertificateAuthority
 from user_sync_pipeline.sandbox.postgres import PostgresServer
 from user_sync_pipeline.sandbox.supabase import SupabaseSimulator
-from user_sync_pipeline_tests.conftest import ROLE_PASSWORD, role_url
+from user_sync_pipeline_tests.conftest import role_url, supabase_on
 
 WHO_AM_I = """
     CREATE FUNCTION public.who_am_i() RETURNS json LANGUAGE sql STABLE AS
@@ -36,13 +36,7 @@ def simulator(
     database = make_supabase_database()
     with psycopg.connect(role_url(postgres_server, database)) as connection:
         connection.execute(WHO_AM_I)
-    with SupabaseSimulator(
-        postgres_server,
-        database,
-        authority,
-        authenticator_password=ROLE_PASSWORD,
-        auth_admin_password=ROLE_PASSWORD,
-    ) as simulator:
+    with supabase_on(postgres_server, database, authority) as simulator:
         yield simulator
 
 
