@@ -17,7 +17,9 @@ CREATE TABLE user_sync.sync_runs (
     covered_until    timestamptz,               -- how far Salesforce vouches that nothing is still to come
     held_reason      text,                      -- why covered_until lies before read_until
     row_limit        bigint CHECK (row_limit > 0),
-    fetched_columns  text[] NOT NULL,           -- a column that is missing here was hidden from us
+    selected_fields  text[] NOT NULL,           -- as Salesforce spells them
+    fetched_columns  text[] NOT NULL,           -- a column that is missing here was hidden from us, or vanished meanwhile
+    lost_fields      text[] NOT NULL DEFAULT '{}',  -- selected, and hidden or removed while the run was reading
     outcome          text NOT NULL DEFAULT 'running'
                      CHECK (outcome IN ('running', 'landed', 'complete', 'failed', 'paused')),
     fetched          bigint NOT NULL DEFAULT 0,
@@ -26,8 +28,11 @@ CREATE TABLE user_sync.sync_runs (
     unchanged        bigint NOT NULL DEFAULT 0,
     rejected         bigint NOT NULL DEFAULT 0,
     api_calls        integer NOT NULL DEFAULT 0,
+    certificate      jsonb,                     -- what was read, in figures that anybody can compare with the tables
     started_by       text NOT NULL,
     started_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+    resumed          integer NOT NULL DEFAULT 0,  -- how often it was continued after it had broken off
+    landed_at        timestamptz,               -- when all of its rows were there
     finished_at      timestamptz
 );
 CREATE INDEX sync_runs_started_at_idx ON user_sync.sync_runs (started_at DESC);
@@ -42,14 +47,21 @@ CREATE TABLE user_sync.watermarks (
     updated_at   timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
--- Where an unfinished run stands; written in the transaction that stores the batch. --------------------------
+-- Where an unfinished run stands, one row a slice of its window; written in the transaction that stores the batch.
+-- The rows of a run are its plan as well: a slice without a position has not begun. They go when the run has landed.
 
 CREATE TABLE user_sync.checkpoints (
-    run_id           uuid PRIMARY KEY REFERENCES user_sync.sync_runs (run_id) ON DELETE CASCADE,
-    system_modstamp  timestamptz NOT NULL,
-    id               text NOT NULL,
-    landed_rows      bigint NOT NULL,
-    written_at       timestamptz NOT NULL DEFAULT clock_timestamp()
+    run_id           uuid NOT NULL REFERENCES user_sync.sync_runs (run_id) ON DELETE CASCADE,
+    slice            integer NOT NULL,
+    since            timestamptz,               -- NULL: open to the past
+    until            timestamptz NOT NULL,      -- excluded
+    counted_rows     bigint NOT NULL,           -- how many Salesforce held when the slice was planned
+    system_modstamp  timestamptz,               -- behind this row the slice is read on
+    id               text,
+    landed_rows      bigint NOT NULL DEFAULT 0,
+    finished         boolean NOT NULL DEFAULT false,
+    written_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (run_id, slice)
 );
 
 -- Rows that could not be stored, and values that were cleaned on the way. No value is kept, only its place. ---

@@ -175,6 +175,7 @@ $$;
 CREATE OR REPLACE FUNCTION app_private.create_profiles(user_ids uuid[]) RETURNS integer
 LANGUAGE plpgsql
 SET search_path = ''
+SET plan_cache_mode = 'force_custom_plan'   -- for as many ids as there are: one or ten thousand
 AS $$
 DECLARE
     created integer;

@@ -3,8 +3,8 @@
 What belongs here: decoding pages, cleaning text that Postgres cannot hold, leaving out rows that cannot be stored.
 What does not: the rules of single values (`columns.py`), requests (`rest.py`).
 
-Pages are decoded at once into typed rows. Only where that fails, or where a NUL character hides in a text, the
-page is taken again value by value, which is slower and says what was wrong.
+Pages are decoded at once into typed rows, and those into columns. Only where that fails, or where a NUL character
+hides in a text, the page is taken again value by value, which is slower and says what was wrong.
 """
 
 from __future__ import annotations
@@ -20,14 +20,22 @@ import msgspec
 
 from user_sync_pipeline.core.errors import UnreachableError
 from user_sync_pipeline.core.rejects import RejectedValue
-from user_sync_pipeline.core.salesforce.columns import DECODED_TYPES, JSON_ENCODER, complete_id, to_column
-from user_sync_pipeline.core.salesforce.fields import CUSTOM_FIELDS_COLUMN, UserField, arrow_schema
+from user_sync_pipeline.core.salesforce.columns import (
+    DECODED_TYPES,
+    JSON_ENCODER,
+    Column,
+    complete_id,
+    to_column,
+    to_columns,
+)
+from user_sync_pipeline.core.salesforce.fields import CUSTOM_FIELDS_COLUMN, USER_FIELDS, Kind, UserField, arrow_schema
 from user_sync_pipeline.core.salesforce.selection import FieldSelection
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_ESCAPED_NUL = b"\\u0000"
+_ESCAPED_NUL = re.compile(rb"\\u0000")
+_JSON_COLUMNS = {CUSTOM_FIELDS_COLUMN, *(field.column for field in USER_FIELDS if field.kind is Kind.ADDRESS)}
 # NUL, which no text in Postgres may hold, and halves of characters, which are no characters.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _JSON_NULL = msgspec.Raw(b"null")
@@ -59,7 +67,6 @@ class _PlainPage(msgspec.Struct):
     records: list[dict[str, Any]]
 
 
-Row = tuple[Any, ...]
 _T = TypeVar("_T")
 
 
@@ -68,9 +75,15 @@ def read_envelope(body: bytes) -> tuple[int, str | None]:
 
     Raises `UnreachableError` when the answer is no page.
     """
-    try:
-        envelope = msgspec.json.decode(body, type=_Envelope)
-    except ValueError:
+    # It stands before the records in what Salesforce writes, so that they need not be read for it.
+    for text in (body[: body.find(b',"records":[')] + b"}", body):
+        try:
+            envelope = msgspec.json.decode(text, type=_Envelope)
+        except ValueError:
+            continue
+        if envelope.done or envelope.nextRecordsUrl:
+            break
+    else:
         envelope = _parse_as(body, _Envelope)
     if not envelope.done and not envelope.nextRecordsUrl:
         raise _not_a_page()
@@ -85,13 +98,16 @@ class PageDecoder:
         self._extra = selection.extra
         types = [DECODED_TYPES[field.kind] for field in self._fields] + [msgspec.Raw] * len(self._extra)
         self._types = dict(zip(selection.soql_names, types, strict=True))
+        # A row begins with its plain values; those that are JSON in Postgres stand behind them.
+        self._plain = [field for field in self._fields if field.kind is not Kind.ADDRESS]
+        self._addresses = [field for field in self._fields if field.kind is Kind.ADDRESS]
+        names = [field.name for field in (*self._plain, *self._addresses)]
         self._row = msgspec.defstruct(
             "UserRow",
             [
-                (f"value_{place}", type_, _JSON_NULL if type_ is msgspec.Raw else None)
-                for place, type_ in enumerate(types)
+                *((name, self._types[name], None) for name in names),
+                *((name, msgspec.Raw, _JSON_NULL) for name in self._extra),
             ],
-            rename={f"value_{place}": name for place, name in enumerate(self._types)},
             gc=False,
         )
         page = msgspec.defstruct("UserRecords", [("totalSize", int), ("records", list[self._row])])  # type: ignore[name-defined]
@@ -99,27 +115,28 @@ class PageDecoder:
 
     def decode(self, body: bytes) -> UserPage:
         """Return the users of one page; raises `UnreachableError` when the answer is no page."""
-        if _ESCAPED_NUL in body:
-            return self._decode_carefully(body)
         try:
             page = self._decoder.decode(body)
+            columns = self._to_columns(page.records)
         except ValueError:
             return self._decode_carefully(body)
-        return self._build([msgspec.structs.astuple(row) for row in page.records], page.totalSize)
+        if any(_ESCAPED_NUL.search(columns[name].array.buffers()[2]) for name in _JSON_COLUMNS & columns.keys()):
+            return self._decode_carefully(body)
+        return self._build(columns, len(page.records), page.totalSize)
 
     def _decode_carefully(self, body: bytes) -> UserPage:
         page = _parse_as(body, _PlainPage)
-        rows: list[Row] = []
+        rows: list[msgspec.Struct] = []
         notes: list[list[RejectedValue]] = []
         lost: list[RejectedValue] = []
         for record in page.records:
             values, of_row = self._clean_record(record)
             try:
-                rows.append(msgspec.structs.astuple(msgspec.convert(values, self._row)))
+                rows.append(msgspec.convert(values, self._row))
                 notes.append(of_row)
             except msgspec.ValidationError:
                 lost.append(self._first_of_another_type(values))
-        return self._build(rows, page.totalSize, notes, lost)
+        return self._build(self._to_columns(rows), len(rows), page.totalSize, notes, lost)
 
     def _clean_record(self, record: dict[str, Any]) -> tuple[dict[str, Any], list[RejectedValue]]:
         values: dict[str, Any] = {}
@@ -141,28 +158,23 @@ class PageDecoder:
 
     def _build(
         self,
-        rows: list[Row],
+        columns: dict[str, Column],
+        rows: int,
         total: int,
         notes: Sequence[list[RejectedValue]] = (),
         lost: Sequence[RejectedValue] = (),
     ) -> UserPage:
-        """Turn rows into a batch; `notes` has one list a row or is empty, `lost` are rows left out before."""
+        """Put columns into a batch; `notes` has one list a row or is empty, `lost` are rows left out before."""
         import pyarrow as pa
 
-        values = list(zip(*rows, strict=True)) or [()] * len(self._types)
-        columns = {
-            field.column: to_column(field, of_field) for field, of_field in zip(self._fields, values, strict=False)
-        }
         first_faults: dict[int, tuple[UserField, str]] = {}
         for field in self._fields:
             for place, reason in columns[field.column].faults:
                 first_faults.setdefault(place, (field, reason))
         arrays = {name: column.array for name, column in columns.items()}
-        if self._extra:
-            arrays[CUSTOM_FIELDS_COLUMN] = self._custom_fields(values[len(self._fields) :])
         schema = arrow_schema()
         batch = pa.RecordBatch.from_arrays(
-            [arrays[part.name] if part.name in arrays else pa.nulls(len(rows), part.type) for part in schema],
+            [arrays[part.name] if part.name in arrays else pa.nulls(rows, part.type) for part in schema],
             schema=schema,
         )
         rejected = [*lost]
@@ -171,16 +183,26 @@ class PageDecoder:
             rejected.append(RejectedValue(salesforce_id, field.name, reason, row_stored=False))
         rejected.extend(note for place, of_row in enumerate(notes) if place not in first_faults for note in of_row)
         if first_faults:
-            batch = batch.filter(pa.array([place not in first_faults for place in range(len(rows))]))
-        return UserPage(batch, len(rows) + len(lost), total, tuple(rejected))
+            batch = batch.filter(pa.array([place not in first_faults for place in range(rows)]))
+        return UserPage(batch, rows + len(lost), total, tuple(rejected))
 
-    def _custom_fields(self, values: Sequence[Sequence[msgspec.Raw]]) -> pa.Array:
+    def _to_columns(self, rows: list[msgspec.Struct]) -> dict[str, Column]:
+        width = len(self._plain)
+        plain = to_columns(self._plain, [msgspec.structs.astuple(row)[:width] for row in rows])
+        columns = {field.column: column for field, column in zip(self._plain, plain, strict=True)}
+        for field in self._addresses:
+            columns[field.column] = to_column(field, [getattr(row, field.name) for row in rows])
+        if self._extra:
+            columns[CUSTOM_FIELDS_COLUMN] = self._custom_fields(rows)
+        return columns
+
+    def _custom_fields(self, rows: list[msgspec.Struct]) -> Column:
         """Return one JSON object a row, with the values as Salesforce wrote them."""
         import pyarrow as pa
 
         template = b"{" + b",".join(b'"%s":%%b' % name.encode() for name in self._extra) + b"}"
-        texts = [template % tuple(map(bytes, of_row)) for of_row in zip(*values, strict=True)]
-        return pa.array(texts, pa.string())
+        texts = [template % tuple(bytes(getattr(row, name)) for name in self._extra) for row in rows]
+        return Column(pa.array(texts, pa.string()), [])
 
 
 def _parse_as(body: bytes, type_: type[_T]) -> _T:

@@ -1,32 +1,37 @@
 """`RestUserService`: everything that the pipeline asks Salesforce, over REST.
 
-What belongs here: which requests answer which question, and pages in order with the next one fetched ahead.
-What does not: sign-in, tries, SOQL, decoding; each has its module. There is no way here to write, or to send
-a query of one's own.
+What belongs here: which requests answer which question.
+What does not: sign-in, tries, SOQL, decoding, the way through a query; each has its module. There is no way here to
+write, or to send a query of one's own.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Generator
-from concurrent.futures import Future
+import math
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import NoReturn, Self
 
 import msgspec
 from requests import Response
 from simple_salesforce.api import Salesforce
 
 from user_sync_pipeline.core.errors import ConfigurationError, UnreachableError
+from user_sync_pipeline.core.positions import Position
 from user_sync_pipeline.core.salesforce import soql
 from user_sync_pipeline.core.salesforce.auth import Authenticator
 from user_sync_pipeline.core.salesforce.budget import ApiBudget
 from user_sync_pipeline.core.salesforce.columns import complete_id
+from user_sync_pipeline.core.salesforce.decisions import Decision
 from user_sync_pipeline.core.salesforce.errors import NotReadOnlyError, RefusedError
+from user_sync_pipeline.core.salesforce.parallel import in_parallel
 from user_sync_pipeline.core.salesforce.read_only import READING, VERSIONS_PATH, ReadOnlyAdapter
-from user_sync_pipeline.core.salesforce.records import PageDecoder, UserPage, read_envelope
-from user_sync_pipeline.core.salesforce.selection import FieldSelection, select_fields
+from user_sync_pipeline.core.salesforce.reader import SHORTEST_WINDOW, UserReader, oldest_change
+from user_sync_pipeline.core.salesforce.records import UserPage, read_envelope
+from user_sync_pipeline.core.salesforce.selection import FieldSelection, VisibleFields
+from user_sync_pipeline.core.salesforce.slices import Slice, cut, halves
 from user_sync_pipeline.core.salesforce.transport import RetryPolicy, SalesforceSession, server_time
 from user_sync_pipeline.core.salesforce.usage import ApiUsage
 from user_sync_pipeline.core.settings import LARGEST_PAGE, SMALLEST_PAGE, SalesforceSettings
@@ -36,10 +41,14 @@ __all__ = ["ApiUsage", "RestUserService"]
 
 # Windows of up to this many records are read in the smallest pages, larger ones in the largest.
 SMALL_WINDOW = 2000
+# A window is cut only into slices of at least so many pages: finding where to cut costs requests as well.
+PAGES_WORTH_A_SLICE = 4
+# One count for so many pages is spent at most on finding where to cut.
+PAGES_FOR_A_COUNT = 4
 # How far before the bound the question for `latestDateCovered` starts: longer than Salesforce lets a transaction
 # run, and short enough that few ids come with the answer.
 LOOK_BACK = timedelta(hours=2)
-_CANNOT_SAY = frozenset({"INVALID_REPLICATION_DATE", "EXCEEDED_ID_LIMIT"})
+SHORTEST_LOOK_BACK = timedelta(minutes=2)
 
 
 class _RawSalesforce(Salesforce):
@@ -80,7 +89,7 @@ class RestUserService:
         self._usage = ApiUsage()
         self._budget = ApiBudget.from_settings(self._settings)
         self._open_client: _RawSalesforce | None = None
-        self._selection: FieldSelection | None = None
+        self._fields = VisibleFields(self._describe, self._settings.extra_fields)
         self._org_id: str | None = None
 
     def __enter__(self) -> Self:
@@ -115,36 +124,39 @@ class RestUserService:
         return server_time(client.session.get(f"https://{client.sf_instance}{VERSIONS_PATH}"))
 
     def selected_fields(self) -> FieldSelection:
-        """Return the fields that Salesforce shows to us; asked once, then kept."""
-        if self._selection is None:
-            described = self._client().restful("sobjects/User/describe") or b""
-            self._selection = select_fields(described, self._settings.extra_fields)
-        return self._selection
+        """Return the fields that Salesforce shows to us: asked once, and once more when one of them vanishes."""
+        return self._fields.selection()
 
     def count_users(self, window: SyncWindow | None = None, *, created_before: datetime | None = None) -> int:
         """Return the number of users changed in `window` (None: ever) and created before a moment."""
-        total, _ = read_envelope(self._client().query(soql.count_users(window, created_before=created_before)))
-        return total
+        return _count(self._client(), window, created_before)
 
     def latest_date_covered(self, until: datetime) -> datetime | None:
         """Return up to when every change is visible by now, at most about `until`; later commits come later.
 
-        None when Salesforce cannot say, as for a moment more than 30 days ago.
+        None when Salesforce cannot say: for a moment more than 30 days ago, or when too many users changed before it.
         """
         end = until.astimezone(UTC)
         if end.microsecond:
             end = end.replace(microsecond=0) + timedelta(seconds=1)
-        parameters = {"start": _second(end - LOOK_BACK), "end": _second(end)}
-        try:
-            answer = self._client().restful("sobjects/User/updated/", params=parameters) or b""
-        except RefusedError as refused:
-            if refused.code in _CANNOT_SAY:
-                return None
-            raise
-        try:
-            return datetime.fromisoformat(msgspec.json.decode(answer, type=_Updated).latestDateCovered).astimezone(UTC)
-        except ValueError:
-            raise UnreachableError("Salesforce did not say up to when its changes are visible; run again.") from None
+        look_back = LOOK_BACK
+        while look_back >= SHORTEST_LOOK_BACK:
+            parameters = {"start": _second(end - look_back), "end": _second(end)}
+            try:
+                answer = self._client().restful("sobjects/User/updated/", params=parameters) or b""
+                covered = msgspec.json.decode(answer, type=_Updated).latestDateCovered
+                return datetime.fromisoformat(covered).astimezone(UTC)
+            except RefusedError as refused:
+                if refused.code == "INVALID_REPLICATION_DATE":
+                    return None
+                if refused.decision is not Decision.HALVE:
+                    raise
+                look_back /= 2
+            except ValueError:
+                raise UnreachableError(
+                    "Salesforce did not say up to when its changes are visible; run again."
+                ) from None
+        return None
 
     def page_size_for(self, records: int) -> int:
         """Return how many records a page is asked to hold when that many are to be read."""
@@ -152,29 +164,68 @@ class RestUserService:
             return self._settings.page_size
         return SMALLEST_PAGE if records <= SMALL_WINDOW else LARGEST_PAGE
 
-    def fetch_users(self, window: SyncWindow, *, limit: int | None = None) -> Generator[UserPage, None, None]:
+    def plan_slices(self, window: SyncWindow) -> tuple[Slice, ...]:
+        """Count the users changed in `window`, and cut it where there are many; slices come in order, without a gap."""
+        rows = self.count_users(window)
+        pages = math.ceil(rows / self.page_size_for(rows))
+        pieces = min(self._settings.parallel_requests, pages // PAGES_WORTH_A_SLICE)
+        oldest = oldest_change(self._client(), window) if pieces > 1 else None
+        if oldest is None:
+            return (Slice(window, rows),)
+        clients = [self._connect(SMALLEST_PAGE) for _ in range(pieces - 1)]
+
+        def count_many(windows: Sequence[SyncWindow]) -> Sequence[int]:
+            with ThreadPoolExecutor(len(windows)) as pool:
+                return list(pool.map(_count, clients, windows))
+
+        try:
+            most_counts = pages // PAGES_FOR_A_COUNT
+            return cut(window, rows, pieces, oldest=oldest, count_many=count_many, most_counts=most_counts)
+        finally:
+            for client in clients:
+                client.session.close()
+
+    def fetch_users(
+        self,
+        window: SyncWindow,
+        *,
+        limit: int | None = None,
+        after: Position | None = None,
+        settled_until: datetime | None = None,
+        page_size: int | None = None,
+    ) -> Generator[UserPage, None, None]:
         """Yield the users changed in `window`, ordered by SystemModstamp and Id: at least one page, maybe empty.
 
-        `limit` stops after that many records. While a page is used, the next one is being fetched.
+        `limit` stops after that many records; with `after` it goes on behind that record. `settled_until` is the
+        moment up to which Salesforce vouches for its answers; the window's end when not given. Without a `page_size`,
+        the limit or else the number of users decides. While a page is used, the next one is being fetched.
         """
-        selection = self.selected_fields()
-        query = soql.select_users(selection.soql_names, window, limit=limit)
-        decoder = PageDecoder(selection)
-        client = self._connect(self._page_size(window, limit))
+        self.selected_fields()  # what is wrong with the fields is better known before anything is counted
+        if page_size is None:
+            known = limit is not None or self._settings.page_size is not None
+            page_size = self.page_size_for((limit or 0) if known else self.count_users(window))
+        client = self._connect(page_size)
         try:
-            pending: Future[bytes] | None = _in_background(client.query, query)
-            while pending is not None:
-                body = pending.result()
-                _, next_url = read_envelope(body)
-                pending = _in_background(client.query_more, next_url, True) if next_url else None
-                yield decoder.decode(body)
+            reader = UserReader(client, self._fields, window, limit=limit, after=after, settled_until=settled_until)
+            yield from reader.pages()
         finally:
             client.session.close()
 
-    def _page_size(self, window: SyncWindow, limit: int | None) -> int:
-        """Choose the page size, by a count only where the answer depends on it."""
-        known = self._settings.page_size is not None or (limit is not None and limit <= SMALL_WINDOW)
-        return self.page_size_for(0 if known else self.count_users(window))
+    def fetch_slices(
+        self, slices: Sequence[tuple[SyncWindow, Position | None]], *, settled_until: datetime, page_size: int
+    ) -> Generator[tuple[int, UserPage | None], None, None]:
+        """Yield (number of the slice, page) of several windows, each read behind a position, as the pages come.
+
+        As many as SALESFORCE_PARALLEL_REQUESTS are read at once. (number, None) tells that a slice was read to its end.
+        """
+        sources = [
+            self.fetch_users(window, after=after, settled_until=settled_until, page_size=page_size)
+            for window, after in slices
+        ]
+        return in_parallel(sources, workers=self._settings.parallel_requests)
+
+    def _describe(self) -> bytes:
+        return self._client().restful("sobjects/User/describe") or b""
 
     def _ask_for_organization(self) -> str:
         answer = self._client().query(soql.SELECT_ORGANIZATION_ID)
@@ -213,15 +264,16 @@ def _second(moment: datetime) -> str:
     return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _in_background(fetch: Callable[..., bytes], *arguments: Any) -> Future[bytes]:
-    """Call `fetch` in a thread that does not keep the program from ending; its result or error is in the future."""
-    future: Future[bytes] = Future()
-
-    def call() -> None:
-        try:
-            future.set_result(fetch(*arguments))
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=call, name="salesforce-page", daemon=True).start()
-    return future
+def _count(client: _RawSalesforce, window: SyncWindow | None, created_before: datetime | None = None) -> int:
+    """Count users; a window that takes Salesforce too long is counted in halves."""
+    try:
+        total, _ = read_envelope(client.query(soql.count_users(window, created_before=created_before)))
+        return total
+    except RefusedError as refused:
+        if window is None or refused.decision is not Decision.HALVE:
+            raise
+        since = window.since or oldest_change(client, window)
+        if since is None or window.until - since <= SHORTEST_WINDOW:
+            raise
+        first, second = halves(window, since)
+        return _count(client, first, created_before) + _count(client, second, created_before)

@@ -6,11 +6,14 @@ What does not: the catalogue (`fields.py`), values (`columns.py`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from threading import Lock
 
 import msgspec
 
 from user_sync_pipeline.core.errors import ConfigurationError, UnreachableError
+from user_sync_pipeline.core.salesforce.errors import RefusedError
 from user_sync_pipeline.core.salesforce.fields import (
     CUSTOM_FIELDS_COLUMN,
     DESCRIBE_TYPES,
@@ -25,12 +28,14 @@ class FieldSelection:
 
     `fields` are those of the catalogue that are visible, spelled as the organisation spells them and with its
     lengths; `extra` go into `custom_fields`. `hidden` are API names that Salesforce does not show: not created,
-    or kept from the integration user by field-level security.
+    or kept from the integration user by field-level security. `formulas` are those of the selected fields that
+    Salesforce computes: they change without a trace in SystemModstamp, so only a full run brings them up to date.
     """
 
     fields: tuple[UserField, ...]
     extra: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
+    formulas: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -44,10 +49,40 @@ class FieldSelection:
         return (*(field.name for field in self.fields), *self.extra)
 
 
+class VisibleFields:
+    """The fields that are visible by now: described on first use, and once more when one of them vanishes.
+
+    Safe to share between threads. `describe` gives Salesforce's describe answer.
+    """
+
+    def __init__(self, describe: Callable[[], bytes], extra_fields: tuple[str, ...] = ()) -> None:
+        self._describe = describe
+        self._extra_fields = extra_fields
+        self._lock = Lock()
+        self._selections: list[FieldSelection] = []
+
+    def selection(self) -> FieldSelection:
+        """Return the fields to select now."""
+        with self._lock:
+            if not self._selections:
+                self._selections.append(select_fields(self._describe(), self._extra_fields))
+            return self._selections[-1]
+
+    def look_again(self, before: FieldSelection, refused: RefusedError) -> FieldSelection:
+        """Return the fields to select in place of `before`, which were refused; a second time raises `refused`."""
+        with self._lock:
+            if self._selections[-1] is before:
+                if len(self._selections) > 1:
+                    raise refused
+                self._selections.append(select_fields(self._describe(), self._extra_fields))
+            return self._selections[-1]
+
+
 class _DescribedField(msgspec.Struct):
     name: str
     type: str
     length: int = 0
+    calculated: bool = False
 
 
 class _Described(msgspec.Struct):
@@ -86,7 +121,9 @@ def select_fields(describe: bytes, extra_fields: tuple[str, ...] = ()) -> FieldS
                 extra.append(seen.name)
             else:
                 hidden.append(name)
-    return FieldSelection(tuple(fields), tuple(extra), tuple(hidden))
+    selection = FieldSelection(tuple(fields), tuple(extra), tuple(hidden))
+    formulas = tuple(name for name in selection.soql_names if by_name[name.lower()].calculated)
+    return replace(selection, formulas=formulas)
 
 
 def _as_described(field: UserField, seen: _DescribedField) -> UserField:

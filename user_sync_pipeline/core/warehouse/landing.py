@@ -1,22 +1,25 @@
 """Landing of one run: what Salesforce answered goes into `user_sync.salesforce_users_raw` as it was fetched.
 
-What belongs here: the batches of a run, their checkpoint, and replacing what earlier runs had landed in the window.
+What belongs here: the batches of a run, their checkpoints, and replacing what earlier runs had landed in the window.
 What does not: which version of a user is the current one (`merge.py`).
 
-Every batch is committed with its checkpoint. Rows of earlier runs go only when all of the new ones are there, so a
-process that dies leaves both, and loses nothing.
+Every batch is committed with the checkpoint of its slice. Rows of earlier runs go only when all of the new ones are
+there, so a process that dies leaves both, and loses nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from psycopg import sql
 from sqlalchemy import Connection, Engine, text
 
+from user_sync_pipeline.core.positions import Position, last_position
 from user_sync_pipeline.core.rejects import RejectedValue
 from user_sync_pipeline.core.warehouse.copying import copy_batches
 from user_sync_pipeline.core.windows import SyncWindow
@@ -26,18 +29,53 @@ if TYPE_CHECKING:
 
 _RAW = sql.Identifier("user_sync", "salesforce_users_raw")
 
+# A page may be read again after a break, and its notes are there already.
 _NOTE_REJECTED = text("""
     INSERT INTO user_sync.rejected_records (run_id, salesforce_id, field, reason, row_stored)
-    VALUES (:run_id, :salesforce_id, :field, :reason, :row_stored)
+    SELECT :run_id, CAST(:salesforce_id AS text), :field, :reason, :row_stored
+    WHERE CAST(:salesforce_id AS text) IS NULL OR NOT EXISTS (
+        SELECT FROM user_sync.rejected_records AS known
+        WHERE known.run_id = :run_id AND known.salesforce_id = :salesforce_id AND known.field = :field
+    )
+""")
+_PLAN_SLICE = text("""
+    INSERT INTO user_sync.checkpoints (run_id, slice, since, until, counted_rows)
+    VALUES (:run_id, :slice, :since, :until, :counted_rows)
 """)
 _WRITE_CHECKPOINT = text("""
-    INSERT INTO user_sync.checkpoints AS stored (run_id, system_modstamp, id, landed_rows)
-    VALUES (:run_id, :system_modstamp, :id, :rows)
-    ON CONFLICT (run_id) DO UPDATE SET
-        system_modstamp = excluded.system_modstamp,
-        id = excluded.id,
+    INSERT INTO user_sync.checkpoints AS stored
+        (run_id, slice, since, until, counted_rows, system_modstamp, id, landed_rows)
+    VALUES (:run_id, :slice, :since, :until, :counted_rows, :system_modstamp, :id, :rows)
+    ON CONFLICT (run_id, slice) DO UPDATE SET
+        system_modstamp = coalesce(excluded.system_modstamp, stored.system_modstamp),
+        id = coalesce(excluded.id, stored.id),
         landed_rows = stored.landed_rows + excluded.landed_rows,
         written_at = clock_timestamp()
+""")
+_FINISH_SLICE = text("UPDATE user_sync.checkpoints SET finished = true WHERE run_id = :run_id AND slice = :slice")
+_READ_CHECKPOINTS = text("""
+    SELECT slice, since, until, counted_rows, system_modstamp, id, landed_rows, finished
+    FROM user_sync.checkpoints WHERE run_id = :run_id ORDER BY slice
+""")
+# The order of (SystemModstamp, Id) is Salesforce's, byte by byte, whatever the collation of the database.
+_FORGET_BEHIND_CHECKPOINT = text("""
+    WITH gone AS (
+        DELETE FROM user_sync.salesforce_users_raw AS raw
+        USING user_sync.checkpoints AS reached
+        WHERE reached.run_id = :run_id AND reached.slice = :slice
+          AND raw.sync_run_id = :run_id
+          AND raw.system_modstamp < reached.until
+          AND (reached.since IS NULL OR raw.system_modstamp >= reached.since)
+          AND (reached.id IS NULL
+               OR (raw.system_modstamp, raw.id COLLATE "C") > (reached.system_modstamp, reached.id COLLATE "C"))
+        RETURNING 1
+    )
+    UPDATE user_sync.checkpoints SET landed_rows = landed_rows - (SELECT count(*) FROM gone)
+    WHERE run_id = :run_id AND slice = :slice
+""")
+_READ_REJECTED = text("""
+    SELECT salesforce_id, field, reason, row_stored FROM user_sync.rejected_records
+    WHERE run_id = :run_id ORDER BY rejected_record_id
 """)
 # Earlier means by start: a run that began after this one has seen newer answers, whichever ends first.
 _DELETE_EARLIER_RUNS = """
@@ -49,33 +87,96 @@ _DELETE_EARLIER_RUNS = """
           WHERE run.started_at >= (SELECT own.started_at FROM user_sync.sync_runs AS own WHERE own.run_id = :run_id)
       )
 """
-# The order of (SystemModstamp, Id) is Salesforce's, byte by byte, whatever the collation of the database.
+# A limited run has one slice, number 0.
 _UP_TO_CHECKPOINT = """
       AND (raw.system_modstamp, raw.id COLLATE "C") <= (
           SELECT reached.system_modstamp, reached.id COLLATE "C"
-          FROM user_sync.checkpoints AS reached WHERE reached.run_id = :run_id
+          FROM user_sync.checkpoints AS reached WHERE reached.run_id = :run_id AND reached.slice = 0
       )
 """
 _DELETE_WHOLE_WINDOW = text(_DELETE_EARLIER_RUNS)
 _DELETE_UP_TO_CHECKPOINT = text(_DELETE_EARLIER_RUNS + _UP_TO_CHECKPOINT)
-_DELETE_CHECKPOINT = text("DELETE FROM user_sync.checkpoints WHERE run_id = :run_id")
+_DELETE_CHECKPOINTS = text("DELETE FROM user_sync.checkpoints WHERE run_id = :run_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """How far one slice has landed: everything up to `position` (None: nothing for certain).
+
+    `counted_rows` is how many rows Salesforce held in it when it was planned.
+    """
+
+    slice: int
+    window: SyncWindow
+    counted_rows: int = 0
+    position: Position | None = None
+    landed_rows: int = 0
+    finished: bool = False
 
 
 class Landing:
     """The landing of the run `run_id` in `window`; the run must stand in the ledger.
 
-    Each method is one committed transaction on a connection of its own from the engine of `bind`.
+    `settled_until` is the moment up to which Salesforce vouches for its answers, the end of the window when not given.
+    Checkpoints never lie behind it (`core/positions.py`). Each method is one committed transaction on a connection of
+    its own from the engine of `bind`.
     """
 
-    def __init__(self, bind: Engine | Connection, run_id: UUID, window: SyncWindow) -> None:
+    def __init__(
+        self, bind: Engine | Connection, run_id: UUID, window: SyncWindow, *, settled_until: datetime | None = None
+    ) -> None:
         self.run_id = run_id
         self.window = window
+        self._settled_until = min(window.until, settled_until or window.until)
         self._engine = bind.engine
 
-    def append(self, batch: pa.RecordBatch, rejected: Sequence[RejectedValue] = ()) -> None:
-        """Store one page, ordered by (SystemModstamp, Id), with its rejects and the checkpoint behind it."""
+    def plan(self, slices: Iterable[tuple[SyncWindow, int]]) -> None:
+        """Add slices of the window, each with its counted rows, behind those that the run has."""
+        with self._engine.begin() as connection:
+            first = len(connection.execute(_READ_CHECKPOINTS, {"run_id": self.run_id}).all())
+            for number, (window, rows) in enumerate(slices, start=first):
+                bounds = {"since": window.since, "until": window.until, "counted_rows": rows}
+                connection.execute(_PLAN_SLICE, {"run_id": self.run_id, "slice": number, **bounds})
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Return all slices of the run, in order of their numbers."""
+        with self._engine.begin() as connection:
+            rows = connection.execute(_READ_CHECKPOINTS, {"run_id": self.run_id}).all()
+        return [
+            Checkpoint(
+                row.slice,
+                SyncWindow(row.since, row.until),
+                row.counted_rows,
+                None if row.id is None else Position(row.system_modstamp, row.id),
+                row.landed_rows,
+                row.finished,
+            )
+            for row in rows
+        ]
+
+    def rejected(self) -> list[RejectedValue]:
+        """Return what the run has noted so far."""
+        with self._engine.begin() as connection:
+            rows = connection.execute(_READ_REJECTED, {"run_id": self.run_id}).all()
+        return [RejectedValue(*row) for row in rows]
+
+    def go_back_to_checkpoints(self) -> None:
+        """Remove the rows of unfinished slices that lie behind their checkpoints: they are going to be read again."""
+        for reached in self.checkpoints():
+            if not reached.finished:
+                with self._engine.begin() as connection:
+                    connection.execute(_FORGET_BEHIND_CHECKPOINT, {"run_id": self.run_id, "slice": reached.slice})
+
+    def append(
+        self, batch: pa.RecordBatch, rejected: Sequence[RejectedValue] = (), *, slice_: Checkpoint | None = None
+    ) -> None:
+        """Store one page of a slice, ordered by (SystemModstamp, Id), with its rejects and the checkpoint behind it.
+
+        Without `slice_` the window is one slice.
+        """
         import pyarrow as pa
 
+        slice_ = slice_ or Checkpoint(0, self.window)
         with self._engine.begin() as connection:
             if rejected:
                 notes = [{"run_id": self.run_id, **asdict(value)} for value in rejected]
@@ -84,16 +185,31 @@ class Landing:
                 return
             landed = batch.append_column("sync_run_id", pa.repeat(str(self.run_id), batch.num_rows))
             copy_batches(connection, _RAW, landed.schema.names, [landed])
-            last = {name: batch.column(name)[-1].as_py() for name in ("system_modstamp", "id")}
-            connection.execute(_WRITE_CHECKPOINT, {"run_id": self.run_id, "rows": batch.num_rows, **last})
+            position = last_position(batch, min(slice_.window.until, self._settled_until))
+            checkpoint = {
+                "run_id": self.run_id,
+                "slice": slice_.slice,
+                "since": slice_.window.since,
+                "until": slice_.window.until,
+                "counted_rows": slice_.counted_rows,
+                "system_modstamp": position and position.system_modstamp,
+                "id": position and position.id,
+                "rows": batch.num_rows,
+            }
+            connection.execute(_WRITE_CHECKPOINT, checkpoint)
 
-    def finish(self, *, limited: bool) -> None:
-        """Remove what earlier runs landed in the window, and the checkpoint; rows outside the window stay.
+    def finish_slice(self, number: int) -> None:
+        """Note that a slice was read to its end."""
+        with self._engine.begin() as connection:
+            connection.execute(_FINISH_SLICE, {"run_id": self.run_id, "slice": number})
 
-        A limited run replaces only up to its last stored row.
+    def finish(self, *, limited: bool, connection: Connection | None = None) -> None:
+        """Remove what earlier runs landed in the window, and the checkpoints; rows outside the window stay.
+
+        A limited run replaces only up to its last stored row. Works in the transaction of `connection` if it is given.
         """
         delete = _DELETE_UP_TO_CHECKPOINT if limited else _DELETE_WHOLE_WINDOW
         bounds = {"run_id": self.run_id, "since": self.window.since, "until": self.window.until}
-        with self._engine.begin() as connection:
-            connection.execute(delete, bounds)
-            connection.execute(_DELETE_CHECKPOINT, {"run_id": self.run_id})
+        with nullcontext(connection) if connection is not None else self._engine.begin() as own:
+            own.execute(delete, bounds)
+            own.execute(_DELETE_CHECKPOINTS, {"run_id": self.run_id})

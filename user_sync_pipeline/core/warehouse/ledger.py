@@ -7,32 +7,69 @@ Every function works in the transaction of the connection it is given.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, text
 
+from user_sync_pipeline.core.errors import ConfigurationError
 from user_sync_pipeline.core.salesforce.fields import USER_COLUMNS
 from user_sync_pipeline.core.warehouse.merge import MergeCounts
 from user_sync_pipeline.core.windows import Mode, SyncWindow
 
 FinalOutcome = Literal["complete", "failed", "paused"]
 
+_OTHER_ORGANISATION = text("""
+    SELECT org_id FROM user_sync.sync_runs WHERE org_id <> :org_id AND landed_at IS NOT NULL LIMIT 1
+""")
 _BEGIN_RUN = text("""
-    INSERT INTO user_sync.sync_runs (run_id, org_id, mode, since, until, row_limit, fetched_columns, started_by)
-    VALUES (:run_id, :org_id, :mode, :since, :until, :row_limit, :fetched_columns, :started_by)
+    INSERT INTO user_sync.sync_runs (
+        run_id, org_id, mode, since, until, row_limit, selected_fields, fetched_columns, started_by
+    ) VALUES (
+        :run_id, :org_id, :mode, :since, :until, :row_limit, :selected_fields, :fetched_columns, :started_by
+    )
+""")
+# Only a run that has not landed has checkpoints.
+_BROKEN_OFF = text("""
+    SELECT run_id, read_until, covered_until, held_reason, fetched_columns, lost_fields
+    FROM user_sync.sync_runs AS run
+    WHERE org_id = :org_id
+      AND since IS NOT DISTINCT FROM CAST(:since AS timestamptz)
+      AND until = :until
+      AND row_limit IS NULL
+      AND selected_fields = CAST(:selected_fields AS text[])
+      AND EXISTS (SELECT FROM user_sync.checkpoints AS reached WHERE reached.run_id = run.run_id)
+    ORDER BY started_at DESC
+""")
+_CLAIM_RUN = text("SELECT pg_try_advisory_xact_lock(hashtextextended('user_sync run ' || CAST(:run_id AS text), 0))")
+_RESUME_RUN = text("""
+    UPDATE user_sync.sync_runs SET outcome = 'running', finished_at = NULL, resumed = resumed + 1
+    WHERE run_id = :run_id
+""")
+_RECORD_BOUNDS = text("""
+    UPDATE user_sync.sync_runs
+    SET read_until = :read_until, covered_until = :covered_until, held_reason = :held_reason
+    WHERE run_id = :run_id
+""")
+_RECORD_LOSS = text("""
+    UPDATE user_sync.sync_runs
+    SET selected_fields = :selected_fields, fetched_columns = :fetched_columns, lost_fields = :lost_fields
+    WHERE run_id = :run_id
 """)
 _RECORD_LANDING = text("""
     UPDATE user_sync.sync_runs
-    SET outcome = 'landed', read_until = :read_until, covered_until = :covered_until, held_reason = :held_reason,
-        fetched = :fetched, rejected = :rejected, api_calls = :api_calls
+    SET outcome = 'landed', landed_at = clock_timestamp(), read_until = :read_until, covered_until = :covered_until,
+        held_reason = :held_reason, fetched = :fetched, rejected = :rejected, api_calls = api_calls + :api_calls,
+        certificate = CAST(:certificate AS jsonb)
     WHERE run_id = :run_id
 """)
 _NEWEST_LANDED_RUN = text("""
     SELECT run_id FROM user_sync.sync_runs
-    WHERE read_until IS NOT NULL
+    WHERE landed_at IS NOT NULL
       AND until <= :until
       AND (CAST(:since AS timestamptz) IS NULL OR since >= :since)
     ORDER BY started_at DESC
@@ -47,6 +84,7 @@ _FINISH_RUN = text("""
     UPDATE user_sync.sync_runs AS run
     SET outcome = :outcome,
         finished_at = clock_timestamp(),
+        api_calls = run.api_calls + :api_calls,
         rejected = (
             SELECT count(*) FROM user_sync.rejected_records AS note
             WHERE note.run_id = run.run_id AND NOT note.row_stored
@@ -61,7 +99,7 @@ _ADVANCE_WATERMARK = text("""
     LEFT JOIN user_sync.watermarks AS before ON before.org_id = run.org_id
     WHERE run.run_id = :run_id
       AND run.row_limit IS NULL
-      AND run.covered_until IS NOT NULL
+      AND run.landed_at IS NOT NULL
       AND (run.since IS NULL OR run.since <= before.watermark)
     ON CONFLICT (org_id) DO UPDATE SET
         watermark = excluded.watermark,
@@ -77,6 +115,28 @@ _WATERMARK_OF_RUN = text("""
 """)
 
 
+@dataclass(frozen=True, slots=True)
+class BrokenOffRun:
+    """A run that has not landed: how far it was to read, and what it could see."""
+
+    run_id: UUID
+    read_until: datetime
+    covered_until: datetime
+    held_reason: str | None
+    columns: tuple[str, ...]
+    lost_fields: tuple[str, ...]
+
+
+def refuse_other_organisation(connection: Connection, org_id: str) -> None:
+    """Raise `ConfigurationError` when the tables hold the users of another organisation."""
+    other = connection.scalar(_OTHER_ORGANISATION, {"org_id": org_id})
+    if other is not None:
+        raise ConfigurationError(
+            f"This database holds the users of the Salesforce organisation {other}, but SALESFORCE_LOGIN_URL leads to "
+            f"{org_id}; correct it, or set USER_SYNC_DATABASE_URL to a database of its own for that organisation."
+        )
+
+
 def begin_run(
     connection: Connection,
     *,
@@ -86,8 +146,12 @@ def begin_run(
     limit: int | None,
     columns: Collection[str],
     started_by: str,
+    fields: Sequence[str] = (),
 ) -> UUID:
-    """Open a run in the ledger and return its id; `columns` are those that Salesforce shows us."""
+    """Open a run in the ledger and return its id.
+
+    `columns` are those that Salesforce shows us, `fields` the names under which it was asked for them.
+    """
     unknown = set(columns).difference(USER_COLUMNS)
     if unknown:
         raise ValueError(f"These columns are not in the catalogue of fields: {', '.join(sorted(unknown))}.")
@@ -101,11 +165,62 @@ def begin_run(
             "since": window.since,
             "until": window.until,
             "row_limit": limit,
-            "fetched_columns": [column for column in USER_COLUMNS if column in columns],
+            "selected_fields": list(fields),
+            "fetched_columns": _in_order(columns),
             "started_by": started_by,
         },
     )
     return run_id
+
+
+def claim_run(connection: Connection, run_id: UUID) -> bool:
+    """Take the run for this process until the transaction of `connection` ends; False when another one has it."""
+    return bool(connection.scalar(_CLAIM_RUN, {"run_id": run_id}))
+
+
+def claim_broken_off_run(
+    connection: Connection, *, org_id: str, window: SyncWindow, fields: Sequence[str]
+) -> BrokenOffRun | None:
+    """Return the newest run without a limit that was to read this window with these fields and did not land.
+
+    It is claimed as by `claim_run`; one that another process is working on is passed over.
+    """
+    asked = {"org_id": org_id, "since": window.since, "until": window.until, "selected_fields": list(fields)}
+    for run in connection.execute(_BROKEN_OFF, asked).all():
+        if claim_run(connection, run.run_id):
+            return BrokenOffRun(
+                run.run_id,
+                run.read_until,
+                run.covered_until,
+                run.held_reason,
+                tuple(run.fetched_columns),
+                tuple(run.lost_fields),
+            )
+    return None
+
+
+def resume_run(connection: Connection, run_id: UUID) -> None:
+    """Note that a run that had broken off goes on."""
+    connection.execute(_RESUME_RUN, {"run_id": run_id})
+
+
+def record_bounds(
+    connection: Connection, run_id: UUID, *, read_until: datetime, covered_until: datetime, held_reason: str | None
+) -> None:
+    """Note how far the run is going to read, and how far Salesforce vouches for that; as in `record_landing`."""
+    bounds = {"read_until": read_until, "covered_until": covered_until, "held_reason": held_reason}
+    connection.execute(_RECORD_BOUNDS, {"run_id": run_id, **bounds})
+
+
+def record_lost_fields(
+    connection: Connection, run_id: UUID, *, fields: Sequence[str], columns: Collection[str], lost: Sequence[str]
+) -> None:
+    """Note that fields vanished while the run was reading: `fields` and `columns` are left, `lost` are not.
+
+    What was stored in a lost column stays as it is, also where rows of this run still brought a value.
+    """
+    left = {"selected_fields": list(fields), "fetched_columns": _in_order(columns), "lost_fields": list(lost)}
+    connection.execute(_RECORD_LOSS, {"run_id": run_id, **left})
 
 
 def record_landing(
@@ -118,11 +233,12 @@ def record_landing(
     fetched: int,
     rejected: int,
     api_calls: int,
+    certificate: Mapping[str, Any] | None = None,
 ) -> None:
     """Note that all rows of the run have landed, read up to `read_until`.
 
     `covered_until` is the moment up to which Salesforce vouches for its answers; `held_reason` says why it
-    lies before `read_until`.
+    lies before `read_until`. `api_calls` are added to those that the run had made before it broke off.
     """
     connection.execute(
         _RECORD_LANDING,
@@ -134,6 +250,7 @@ def record_landing(
             "fetched": fetched,
             "rejected": rejected,
             "api_calls": api_calls,
+            "certificate": None if certificate is None else json.dumps(certificate),
         },
     )
 
@@ -144,12 +261,14 @@ def newest_landed_run(connection: Connection, window: SyncWindow) -> UUID | None
     return found
 
 
-def finish_run(connection: Connection, run_id: UUID, *, outcome: FinalOutcome, counts: MergeCounts | None) -> None:
-    """Close the run; `counts` is None when it was not merged."""
+def finish_run(
+    connection: Connection, run_id: UUID, *, outcome: FinalOutcome, counts: MergeCounts | None, api_calls: int = 0
+) -> None:
+    """Close the run; `counts` is None when it was not merged. `api_calls` are added as in `record_landing`."""
     if counts is not None:
         merged = {"inserted": counts.inserted, "updated": counts.updated, "unchanged": counts.unchanged}
         connection.execute(_RECORD_COUNTS, {"run_id": run_id, **merged})
-    connection.execute(_FINISH_RUN, {"run_id": run_id, "outcome": outcome})
+    connection.execute(_FINISH_RUN, {"run_id": run_id, "outcome": outcome, "api_calls": api_calls})
 
 
 def read_watermark(connection: Connection, org_id: str) -> datetime | None:
@@ -167,3 +286,7 @@ def advance_watermark(connection: Connection, run_id: UUID) -> datetime | None:
     connection.execute(_ADVANCE_WATERMARK, {"run_id": run_id})
     watermark: datetime | None = connection.scalar(_WATERMARK_OF_RUN, {"run_id": run_id})
     return watermark
+
+
+def _in_order(columns: Collection[str]) -> list[str]:
+    return [column for column in USER_COLUMNS if column in columns]

@@ -139,6 +139,13 @@ def test_a_short_id_gets_its_check_characters(short: str, full: str) -> None:
     assert row(ManagerId=short)["manager_id"] == full
 
 
+def test_a_short_id_in_one_column_leaves_the_others_as_they_are() -> None:
+    decoded = decode(record(1), record(2, ManagerId="0055g000001AbCd"), record(3, ProfileId=None))
+    assert decoded.batch["id"].to_pylist() == [user_id(1), user_id(2), user_id(3)]
+    assert decoded.batch["manager_id"].to_pylist() == [user_id(9), "0055g000001AbCdAAK", user_id(9)]
+    assert decoded.batch["profile_id"].to_pylist() == [user_id(9), user_id(9), None]
+
+
 @given(st.lists(st.text("ABMYZabmyz0189", min_size=15, max_size=15)), st.booleans())
 def test_ids_of_a_column_are_checked_as_one_by_one(ids: list[str], complete: bool) -> None:
     values = [complete_id(short) if complete else short for short in ids]
@@ -214,6 +221,13 @@ def test_a_length_that_the_organisation_allows_is_stored() -> None:
     assert decode(record(Alias="x" * 200), selection=FieldSelection(longer)).batch["alias"][0].as_py() == "x" * 200
 
 
+@pytest.mark.parametrize("letter", ["x", "é", "あ", "😀"])
+def test_lengths_are_in_characters_and_not_in_bytes(letter: str) -> None:
+    decoded = decode(record(1, Alias=letter * 8), record(2, Alias=letter * 9))
+    assert decoded.batch["alias"].to_pylist() == [letter * 8]
+    assert decoded.rejected == (RejectedValue(user_id(2), "Alias", "is longer than 8 characters", False),)
+
+
 # Characters that Postgres cannot hold ---------------------------------------------------------------------------
 
 
@@ -221,6 +235,16 @@ def test_nul_is_removed_and_noted() -> None:
     decoded = decode(record(1, Title="a\0b\0"), record(2))
     assert decoded.batch["title"].to_pylist() == ["ab", "text"]
     assert decoded.rejected == (RejectedValue(user_id(1), "Title", "2 NUL removed", True),)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("Username", "ann@example.com"), ("ManagerId", user_id(3)), ("LastLoginDate", STAMP)]
+)
+def test_nul_is_removed_whatever_the_kind_of_field(field: str, value: str) -> None:
+    decoded = decode(record(1, **{field: f"{value}\0"}), record(2, **{field: value}))
+    first, second = decoded.batch[FIELDS[field].column].to_pylist()
+    assert first == second is not None
+    assert decoded.rejected == (RejectedValue(user_id(1), field, "1 NUL removed", True),)
 
 
 def test_half_a_character_is_replaced_and_noted() -> None:
@@ -238,6 +262,16 @@ def test_bytes_that_are_no_text_are_replaced_and_noted() -> None:
     assert [note.field for note in decoded.rejected] == ["Title"]
 
 
+@pytest.mark.parametrize("place", [{"Address": {"street": "broken"}}, {"Region__c": "broken"}])
+def test_bytes_that_are_no_text_are_replaced_inside_of_json_too(place: dict[str, Any]) -> None:
+    body = page(record(1, **place), record(2)).replace(b"broken", b"a\xffb")
+    decoded = PageDecoder(WITH_EXTRA).decode(body)
+    assert decoded.batch.num_rows == 2
+    assert [(note.field, note.row_stored) for note in decoded.rejected] == [(*place, True)]
+    column = "address" if "Address" in place else "custom_fields"
+    assert "a\ufffdb" in json.loads(decoded.batch[column][0].as_py()).values()
+
+
 def test_addresses_and_extra_fields_are_cleaned_as_well() -> None:
     decoded = decode(record(1, Address={"street": "1\0 rue"}, Region__c="E\0MEA", Score__c=1.5), selection=WITH_EXTRA)
     (stored,) = decoded.batch.to_pylist()
@@ -247,7 +281,9 @@ def test_addresses_and_extra_fields_are_cleaned_as_well() -> None:
 
 
 def test_a_backslash_before_u0000_is_only_text() -> None:
-    assert row(Title="\\u0000")["title"] == "\\u0000"
+    stored = row(Title="\\u0000", Address={"street": "\\u0000"})
+    assert stored["title"] == "\\u0000"
+    assert json.loads(stored["address"])["street"] == "\\u0000"
 
 
 def test_a_cleaned_value_in_a_lost_row_leaves_one_note() -> None:
@@ -285,6 +321,18 @@ def test_the_envelope_tells_total_and_next_page() -> None:
     url = "/services/data/v66.0/query/0r85g0000SimCurAQE-200"
     assert read_envelope(page(record(), totalSize=401, done=False, nextRecordsUrl=url)) == (401, url)
     assert read_envelope(page(record(), totalSize=1)) == (1, None)
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (",\n ", " : ")])
+@pytest.mark.parametrize(
+    "order", [("totalSize", "done", "nextRecordsUrl", "records"), ("records", "totalSize", "done")]
+)
+def test_the_envelope_is_read_wherever_it_stands(order: tuple[str, ...], separators: tuple[str, str]) -> None:
+    url = "/services/data/v66.0/query/0r85g0000SimCurAQE-200"
+    misleading = record(Title=',"records":[', Region__c={"done": False, "records": []})
+    parts = {"totalSize": 1, "done": False, "records": [misleading], "nextRecordsUrl": url}
+    keys = [*order, *(parts.keys() - order)]
+    assert read_envelope(json.dumps({key: parts[key] for key in keys}, separators=separators).encode()) == (1, url)
 
 
 def test_the_envelope_is_read_also_where_a_text_is_broken() -> None:

@@ -1,0 +1,304 @@
+"""One extraction: from its first question to Salesforce to the last landed page and the certificate.
+
+What belongs here: what is read and how far, going on where an earlier extraction broke off, and what the ledger is told
+meanwhile. What does not: how Salesforce is asked (`salesforce/`), how rows are stored (`warehouse/`).
+"""
+
+from __future__ import annotations
+
+import time as timer
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from user_sync_pipeline.core.certificate import Certificate, SliceRead
+from user_sync_pipeline.core.errors import PausedError
+from user_sync_pipeline.core.results import LandingResult, Progress, ProgressListener
+from user_sync_pipeline.core.warehouse import ledger
+from user_sync_pipeline.core.warehouse.census import take_census
+from user_sync_pipeline.core.warehouse.landing import Checkpoint, Landing
+from user_sync_pipeline.core.windows import Mode, SyncWindow
+
+if TYPE_CHECKING:
+    from user_sync_pipeline.core.salesforce.records import UserPage
+    from user_sync_pipeline.core.salesforce.rest import RestUserService
+
+# Salesforce shows a committed change after one to three seconds; nothing younger than this is read.
+VISIBILITY_LAG = timedelta(seconds=60)
+# A clock that is off by more is worth a warning; Salesforce's own is the one that counts.
+TOLERATED_SKEW = timedelta(seconds=30)
+# When Salesforce does not say up to when it vouches: longer than it lets a transaction run.
+LONGEST_TRANSACTION = timedelta(hours=2)
+OPEN_TRANSACTIONS = "Open transactions in Salesforce may still add changes from before read_until."
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBounds:
+    """How far a window is read, up to when Salesforce vouches for that, and why that is earlier, if it is."""
+
+    read_until: datetime
+    vouched_until: datetime
+    held_reason: str | None
+
+
+def read_until(window: SyncWindow, now: datetime) -> datetime:
+    """Return how far a window can be read at the moment `now` of Salesforce's clock."""
+    return min(window.until, now - VISIBILITY_LAG)
+
+
+class Extraction:
+    """Reads one window and lands it, with what is needed to go on after a break committed at every step."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        rest: RestUserService,
+        window: SyncWindow,
+        *,
+        mode: Mode,
+        limit: int | None,
+        started_by: str,
+        progress: ProgressListener | None,
+    ) -> None:
+        self._engine = engine
+        self._rest = rest
+        self._window = window
+        self._mode: Mode = mode
+        self._limit = limit
+        self._started_by = started_by
+        self._progress = progress
+        self._started = timer.monotonic()
+        self._calls_before = rest.usage.calls
+        self._pages_landed = 0
+
+    def run(self) -> LandingResult:
+        """Land the window and return what became of it; the ledger tells it too, also when it fails or is paused."""
+        self._selection = self._rest.selected_fields()
+        now, warnings = self._ask_for_the_time()
+        self._bounds = self._ask_for_bounds(now)
+        with self._engine.connect() as claim:  # holds the run for this process until the end
+            found, run_id = self._begin_or_go_on(claim)
+            self._result = LandingResult(
+                run_id,
+                self._mode,
+                self._window,
+                self._bounds.read_until,
+                self._rest.usage,
+                hidden_fields=self._selection.hidden,
+                warnings=warnings,
+            )
+            with failure_in_ledger(self._engine, run_id, self._calls_made):
+                self._read(found)
+        return self._result
+
+    def _calls_made(self) -> int:
+        return self._rest.usage.calls - self._calls_before
+
+    def _ask_for_the_time(self) -> tuple[datetime, tuple[str, ...]]:
+        before = datetime.now(UTC)
+        now = self._rest.server_time()
+        skew = before + (datetime.now(UTC) - before) / 2 - now
+        if abs(skew) <= TOLERATED_SKEW:
+            return now, ()
+        side = "ahead of" if skew > timedelta() else "behind"
+        seconds = abs(round(skew.total_seconds()))
+        return now, (f"The clock of this machine is {seconds:,} seconds {side} Salesforce's; set it right.",)
+
+    def _ask_for_bounds(self, now: datetime) -> ReadBounds:
+        until = read_until(self._window, now)
+        vouched_for = self._rest.latest_date_covered(now)
+        if vouched_for is None:
+            reason = "Salesforce does not say up to when its answers are whole, so a transaction may still be open."
+            return ReadBounds(until, min(until, now - LONGEST_TRANSACTION), reason)
+        if vouched_for >= until:
+            return ReadBounds(until, until, None)
+        return ReadBounds(until, vouched_for, OPEN_TRANSACTIONS)
+
+    def _begin_or_go_on(self, claim: Connection) -> tuple[ledger.BrokenOffRun | None, UUID]:
+        """Open a run in the ledger, or find the one to go on with; a run with a limit is always a new one."""
+        org_id = self._rest.org_id
+        fields = self._selection.soql_names
+        ledger.refuse_other_organisation(claim, org_id)
+        found = None
+        if self._limit is None:
+            found = ledger.claim_broken_off_run(claim, org_id=org_id, window=self._window, fields=fields)
+        with self._engine.begin() as connection:
+            if found is not None:
+                ledger.resume_run(connection, found.run_id)
+                return found, found.run_id
+            run_id = ledger.begin_run(
+                connection,
+                org_id=org_id,
+                mode=self._mode,
+                window=self._window,
+                limit=self._limit,
+                columns=self._selection.columns,
+                fields=fields,
+                started_by=self._started_by,
+            )
+            self._record_bounds(connection, run_id)
+        ledger.claim_run(claim, run_id)
+        return None, run_id
+
+    def _record_bounds(self, connection: Connection, run_id: UUID) -> None:
+        ledger.record_bounds(
+            connection,
+            run_id,
+            read_until=self._bounds.read_until,
+            covered_until=self._bounds.vouched_until,
+            held_reason=self._bounds.held_reason,
+        )
+
+    def _read(self, found: ledger.BrokenOffRun | None) -> None:
+        settled_until = self._bounds.vouched_until
+        self._columns = found.columns if found else self._selection.columns
+        if self._window.since is not None and self._window.since >= self._bounds.read_until:
+            self._record_nothing_to_read()
+            return
+        readable = SyncWindow(self._window.since, self._bounds.read_until)
+        landing = Landing(self._engine, self._result.run_id, readable, settled_until=settled_until)
+        if found:
+            self._go_back_to_checkpoints(landing, found)
+        else:
+            landing.plan(self._plan(readable))
+        self._land(landing, settled_until)
+        self._finish(landing)
+
+    def _plan(self, window: SyncWindow) -> list[tuple[SyncWindow, int]]:
+        if self._limit is not None:
+            return [(window, self._limit)]
+        return [(slice_.window, slice_.rows) for slice_ in self._rest.plan_slices(window)]
+
+    def _go_back_to_checkpoints(self, landing: Landing, found: ledger.BrokenOffRun) -> None:
+        """Take up the slices of a run that broke off, and add what has become readable since then."""
+        landing.go_back_to_checkpoints()
+        reached = max(slice_.window.until for slice_ in landing.checkpoints())
+        if reached < landing.window.until:
+            landing.plan(self._plan(SyncWindow(reached, landing.window.until)))
+        if found.covered_until < reached:
+            # What was open then may have been committed behind the pages that were read before the break.
+            reason = found.held_reason or self._bounds.held_reason or OPEN_TRANSACTIONS
+            self._bounds = replace(self._bounds, vouched_until=found.covered_until, held_reason=reason)
+        with self._engine.begin() as connection:
+            self._record_bounds(connection, found.run_id)
+        self._result.resumed = True
+        self._result.lost_fields = found.lost_fields
+        self._result.rejected = landing.rejected()
+
+    def _land(self, landing: Landing, settled_until: datetime) -> None:
+        result, slices = self._result, landing.checkpoints()
+        planned = sum(slice_.counted_rows for slice_ in slices)
+        result.fetched = sum(slice_.landed_rows for slice_ in slices) + result.rows_not_stored
+        page_size = self._rest.page_size_for(planned)
+        unfinished = [slice_ for slice_ in slices if not slice_.finished]
+        with closing(self._pages(unfinished, settled_until, page_size)) as pages:
+            for number, page in pages:
+                slice_ = unfinished[number]
+                if page is None:
+                    landing.finish_slice(slice_.slice)
+                    continue
+                self._note_lost_fields()
+                landing.append(page.batch, page.rejected, slice_=slice_)
+                result.fetched += page.fetched
+                result.rejected.extend(page.rejected)
+                self._report(page.total if self._limit is not None else max(planned, result.fetched))
+        result.limited = self._limit is not None and result.fetched >= self._limit
+
+    def _pages(
+        self, slices: Sequence[Checkpoint], settled_until: datetime, page_size: int
+    ) -> Generator[tuple[int, UserPage | None], None, None]:
+        if self._limit is None:
+            stretches = [(slice_.window, slice_.position) for slice_ in slices]
+            yield from self._rest.fetch_slices(stretches, settled_until=settled_until, page_size=page_size)
+        else:
+            for page in self._rest.fetch_users(slices[0].window, limit=self._limit, settled_until=settled_until):
+                yield 0, page
+
+    def _note_lost_fields(self) -> None:
+        """Tell the ledger before a page is stored that a field has vanished: what is stored of it must stay."""
+        selection, before = self._rest.selected_fields(), self._selection
+        if selection is before:
+            return
+        self._selection = selection
+        self._columns = tuple(column for column in self._columns if column in selection.columns)
+        lost = tuple(name for name in before.soql_names if name not in selection.soql_names)
+        self._result.lost_fields += lost
+        self._result.hidden_fields = selection.hidden
+        with self._engine.begin() as connection:
+            ledger.record_lost_fields(
+                connection,
+                self._result.run_id,
+                fields=selection.soql_names,
+                columns=self._columns,
+                lost=self._result.lost_fields,
+            )
+
+    def _report(self, total: int) -> None:
+        self._pages_landed += 1
+        if self._progress is not None:
+            seconds = timer.monotonic() - self._started
+            self._progress(Progress(self._result.fetched, total, self._pages_landed, seconds, self._rest.usage))
+
+    def _finish(self, landing: Landing) -> None:
+        """Let the window hold this run's rows alone, and write down what was read: one transaction."""
+        result = self._result
+        closing_count = None if result.limited else self._rest.count_users(landing.window)
+        slices = [SliceRead(slice_.window, slice_.landed_rows) for slice_ in landing.checkpoints()]
+        with self._engine.begin() as connection:
+            census = take_census(connection, result.run_id, landing.window)
+            landing.finish(limited=result.limited, connection=connection)
+            result.rows_per_day, result.last_change = census.rows_per_day, census.last_change
+            certificate = Certificate(
+                landing.window,
+                self._bounds.vouched_until,
+                limited=result.limited,
+                slices=slices,
+                users=census.users,
+                rejected=result.rows_not_stored,
+                closing_count=closing_count,
+                digest=census.digest,
+                users_by_type=census.users_by_type,
+                hidden_fields=result.hidden_fields,
+                lost_fields=result.lost_fields,
+                formula_fields=self._selection.formulas,
+            )
+            self._record(connection, certificate)
+
+    def _record_nothing_to_read(self) -> None:
+        with self._engine.begin() as connection:
+            self._record(connection, Certificate(None, self._bounds.vouched_until, limited=False))
+
+    def _record(self, connection: Connection, certificate: Certificate) -> None:
+        result = self._result
+        result.certificate = certificate
+        result.held_reason = self._bounds.held_reason
+        result.seconds = timer.monotonic() - self._started
+        ledger.record_landing(
+            connection,
+            result.run_id,
+            read_until=self._bounds.read_until,
+            covered_until=self._bounds.vouched_until,
+            held_reason=self._bounds.held_reason,
+            fetched=result.fetched,
+            rejected=result.rows_not_stored,
+            api_calls=self._calls_made(),
+            certificate=certificate.as_json(),
+        )
+
+
+@contextmanager
+def failure_in_ledger(engine: Engine, run_id: UUID, api_calls: Callable[[], int] = lambda: 0) -> Iterator[None]:
+    """Write how a run ended when it does not end well; a database that is gone cannot be told."""
+    try:
+        yield
+    except BaseException as error:
+        outcome: ledger.FinalOutcome = "paused" if isinstance(error, PausedError) else "failed"
+        with suppress(SQLAlchemyError), engine.begin() as connection:
+            ledger.finish_run(connection, run_id, outcome=outcome, counts=None, api_calls=api_calls())
+        raise

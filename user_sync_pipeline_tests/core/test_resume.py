@@ -1,0 +1,287 @@
+"""An extraction that breaks off anywhere goes on from there, and ends in the same tables as one that did not."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event, text
+
+from user_sync_pipeline.core.errors import PausedError, UnreachableError
+from user_sync_pipeline.core.salesforce.rest import RestUserService
+from user_sync_pipeline.core.salesforce.transport import RetryPolicy
+from user_sync_pipeline.core.settings import SalesforceSettings
+from user_sync_pipeline.core.user_sync import VISIBILITY_LAG, Progress, SyncUsersResult, UserSyncService
+from user_sync_pipeline.core.windows import SyncWindow
+from user_sync_pipeline.sandbox.certificates import CertificateAuthority
+from user_sync_pipeline.sandbox.salesforce import Fault, SalesforceSimulator
+from user_sync_pipeline.sandbox.sample_people import people
+
+MADE_AT = datetime(2026, 6, 1, tzinfo=UTC)
+NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)
+WINDOW = SyncWindow(None, NOW + timedelta(hours=12))
+MANY, PAGE, SLICES = 180, 20, 2
+LATER = timedelta(hours=1)
+
+
+@pytest.fixture
+def org(authority: CertificateAuthority) -> Iterator[SalesforceSimulator]:
+    """A Salesforce with nine small pages of users, at a clock that stands still."""
+    with SalesforceSimulator(people(MANY, seed=3, until=MADE_AT), authority) as simulator:
+        simulator.clock.set(NOW)
+        simulator.org.largest_page = PAGE
+        yield simulator
+    assert simulator.journal.violations == []
+
+
+@contextmanager
+def service(org: SalesforceSimulator, engine: Engine, **settings: Any) -> Iterator[UserSyncService]:
+    """A process of its own, as far as Salesforce can tell; it reads small pages in two slices."""
+    read = SalesforceSettings.from_environment(org.environment())
+    read = replace(read, page_size=PAGE, parallel_requests=SLICES, **settings)
+    with RestUserService(read, retry=RetryPolicy(tries=1)) as rest:
+        yield UserSyncService(engine, rest)
+
+
+def sync(org: SalesforceSimulator, engine: Engine, **settings: Any) -> SyncUsersResult:
+    with service(org, engine, **settings) as users:
+        return users.sync_users(window=WINDOW)
+
+
+def rows(engine: Engine, statement: str) -> list[tuple[Any, ...]]:
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(text(statement))]
+
+
+def forget_everything(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(
+            text("TRUNCATE sf_users, user_sync.salesforce_users_raw, user_sync.sync_runs RESTART IDENTITY CASCADE")
+        )
+
+
+def tables(engine: Engine) -> list[list[tuple[Any, ...]]]:
+    """What is in the tables, but for the names and times of runs."""
+    return [
+        rows(engine, "SELECT id, system_modstamp FROM user_sync.salesforce_users_raw ORDER BY 1, 2"),
+        rows(
+            engine,
+            "SELECT to_jsonb(u) - '{sync_run_id,first_seen_at,synced_at,deactivated_at}'::text[] "
+            "FROM sf_users AS u ORDER BY id",
+        ),
+        rows(engine, "SELECT certificate -> 'digest' FROM user_sync.sync_runs WHERE landed_at IS NOT NULL"),
+        rows(engine, "SELECT watermark FROM user_sync.watermarks"),
+        rows(engine, "SELECT run_id FROM user_sync.checkpoints"),
+    ]
+
+
+# Killed anywhere ----------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_is_paused_after_any_request_goes_on_from_there(org: SalesforceSimulator, engine: Engine) -> None:
+    undisturbed = sync(org, engine)
+    expected = tables(engine)
+    assert len(undisturbed.landing.certificate.slices) == SLICES  # type: ignore[union-attr]
+    for calls in range(1, undisturbed.landing.usage.calls):
+        forget_everything(engine)
+        with pytest.raises(PausedError):
+            sync(org, engine, api_budget_per_run=calls)
+        landed = rows(engine, "SELECT count(*) FROM user_sync.salesforce_users_raw")[0][0]
+        ledger = rows(engine, "SELECT run_id, outcome FROM user_sync.sync_runs")
+
+        result = sync(org, engine)
+
+        assert tables(engine) == expected
+        assert {outcome for _, outcome in ledger} <= {"paused"}
+        if landed:
+            assert result.landing.resumed
+            assert rows(engine, "SELECT run_id, outcome, resumed, fetched, api_calls FROM user_sync.sync_runs") == [
+                (ledger[0][0], "complete", 1, MANY, calls + result.landing.usage.calls)
+            ]
+        pages_left = -(-(MANY - landed) // PAGE)
+        # Describe, `updated`, the closing count; a slice may end with a page that was cut, and each may begin anew.
+        assert result.landing.usage.calls <= pages_left + 3 + 2 * SLICES + (0 if landed else 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("connection", ["drop_before", "drop_after"])
+def test_a_run_that_loses_the_network_at_any_page_goes_on_from_there(
+    org: SalesforceSimulator, engine: Engine, connection: str
+) -> None:
+    sync(org, engine)
+    expected = tables(engine)
+    for page in range(1, MANY // PAGE + 1):
+        forget_everything(engine)
+        org.faults.add(Fault(on="page", first=page, times=1, connection=connection))  # type: ignore[arg-type]
+        with pytest.raises(UnreachableError):
+            sync(org, engine)
+        org.faults.clear()
+        sync(org, engine)
+        assert tables(engine) == expected
+
+
+class Killed(BaseException):
+    """The process is gone: it does nothing more."""
+
+
+@contextmanager
+def killed_before_commit(engine: Engine, number: int) -> Iterator[Callable[[], int]]:
+    """Let nothing reach the database any more from the given commit on; yields how many commits there were."""
+    commits = 0
+
+    def at_commit(_: object) -> None:
+        nonlocal commits
+        commits += 1
+        if commits >= number:
+            raise Killed
+
+    def at_begin(_: object) -> None:
+        if commits >= number:
+            raise Killed
+
+    event.listen(engine, "commit", at_commit)
+    event.listen(engine, "begin", at_begin)
+    try:
+        yield lambda: commits
+    finally:
+        event.remove(engine, "commit", at_commit)
+        event.remove(engine, "begin", at_begin)
+
+
+def test_a_run_that_is_killed_before_any_commit_goes_on_from_there(org: SalesforceSimulator, engine: Engine) -> None:
+    with killed_before_commit(engine, 10**6) as commits:
+        sync(org, engine)
+    expected = tables(engine)
+    for number in range(1, commits() + 1):
+        forget_everything(engine)
+        with killed_before_commit(engine, number), pytest.raises(Killed):
+            sync(org, engine)
+        landed = rows(engine, "SELECT landed_at IS NOT NULL, resumed FROM user_sync.sync_runs")
+        result = sync(org, engine)
+        assert tables(engine)[:2] == expected[:2]
+        assert tables(engine)[3:] == expected[3:]
+        assert result.landing.fetched == MANY
+        if rows(engine, "SELECT count(*) FROM user_sync.sync_runs WHERE landed_at IS NULL") == [(0,)]:
+            continue
+        assert landed == [(False, 0)], "only a run that had not even been planned is left behind"
+        assert not result.landing.resumed
+
+
+# What is gone on with, and what is not ------------------------------------------------------------------------------
+
+
+def break_off(org: SalesforceSimulator, engine: Engine, **options: Any) -> None:
+    """Begin a run and pause it behind its third page."""
+
+    def pause(progress: Progress) -> None:
+        if progress.pages == 3:
+            raise PausedError("enough")
+
+    with service(org, engine) as users, pytest.raises(PausedError):
+        users.land(**{"window": WINDOW, "mode": "full", "progress": pause, **options})
+
+
+def test_what_changed_during_the_break_is_read_as_well(org: SalesforceSimulator, engine: Engine) -> None:
+    break_off(org, engine)
+    everybody = [user.id for user in org.org.users.ordered]
+    for user_id in (everybody[0], everybody[-1]):
+        org.org.update_user(user_id, Title="Changed during the break")
+    newcomer = org.org.add_user(Username="new@example.com", LastName="New", Alias="new")
+    org.clock.advance(LATER)
+
+    result = sync(org, engine)
+
+    assert result.landing.resumed
+    assert result.complete
+    assert result.watermark == NOW + LATER - VISIBILITY_LAG
+    changed = "SELECT count(*) FROM sf_users WHERE title = 'Changed during the break'"
+    assert rows(engine, changed) == [(2,)]
+    assert rows(engine, f"SELECT count(*) FROM sf_users WHERE id = '{newcomer}'") == [(1,)]
+    assert rows(engine, "SELECT count(*) FROM sf_users") == [(MANY + 1,)]
+
+
+def test_the_watermark_stays_where_the_first_part_was_vouched_for(org: SalesforceSimulator, engine: Engine) -> None:
+    """The transaction is committed during the break, with moments behind which the run has read already."""
+    everybody = [user.id for user in org.org.users.ordered]
+    org.clock.set(NOW - LATER)
+    transaction = org.org.begin()
+    transaction.update_user(everybody[0], Title="Late")
+    org.clock.set(NOW)
+    break_off(org, engine)
+    transaction.commit()
+    org.clock.advance(LATER)
+
+    result = sync(org, engine)
+
+    assert result.watermark == NOW - LATER
+    assert result.landing.held_reason is not None
+    with service(org, engine) as users:
+        users.sync_users(window=users.window_since_watermark())
+    assert rows(engine, "SELECT count(*) FROM sf_users WHERE title = 'Late'") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"limit": 100}, {"window": SyncWindow(None, WINDOW.until - timedelta(hours=6))}],
+    ids=["a limit", "another window"],
+)
+def test_a_run_for_something_else_begins_anew(
+    org: SalesforceSimulator, engine: Engine, options: dict[str, Any]
+) -> None:
+    break_off(org, engine, **options)
+    assert not sync(org, engine).landing.resumed
+
+
+def test_a_run_that_can_see_other_fields_begins_anew(org: SalesforceSimulator, engine: Engine) -> None:
+    break_off(org, engine)
+    org.org.hide_field("Fax")
+    assert not sync(org, engine).landing.resumed
+
+
+def test_a_run_that_has_landed_is_not_gone_on_with(org: SalesforceSimulator, engine: Engine) -> None:
+    first = sync(org, engine)
+    second = sync(org, engine)
+    assert not second.landing.resumed
+    assert second.landing.run_id != first.landing.run_id
+
+
+def test_a_run_that_is_alive_is_left_to_its_process(org: SalesforceSimulator, engine: Engine) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+    results: list[Any] = []
+
+    def wait(_: Progress) -> None:
+        begun.set()
+        assert may_end.wait(30)
+
+    def first() -> None:
+        with service(org, engine) as users:
+            results.append(users.land(WINDOW, mode="full", progress=wait))
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert begun.wait(30)
+    second = sync(org, engine)
+    may_end.set()
+    thread.join()
+    assert not second.landing.resumed
+    assert results[0].run_id != second.landing.run_id
+    assert results[0].fetched == second.landing.fetched == MANY
+
+
+def test_rejected_rows_of_the_first_part_are_told_once_and_counted(org: SalesforceSimulator, engine: Engine) -> None:
+    first, last = org.org.users.ordered[0], org.org.users.ordered[-1]
+    for user in (first, last):
+        with org.org.lock:
+            user.changes = {**(user.changes or {}), "Username": None}
+    break_off(org, engine)
+    result = sync(org, engine)
+    assert {note.salesforce_id for note in result.landing.rejected} == {first.id, last.id}
+    assert rows(engine, "SELECT rejected, fetched FROM user_sync.sync_runs") == [(2, MANY)]
+    assert result.landing.certificate is not None
+    assert result.landing.certificate.complete
+    assert not result.complete
