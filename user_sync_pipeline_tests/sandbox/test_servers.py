@@ -12,9 +12,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from user_sync_pipeline.core.errors import UsageError
+from user_sync_pipeline.core.errors import ConfigurationError, UsageError
 from user_sync_pipeline.core.salesforce.rest import RestUserService
 from user_sync_pipeline.core.settings import SalesforceSettings, SupabaseSettings, database_url, horizon
+from user_sync_pipeline.sandbox.salesforce.faults import Fault, FaultScript
 from user_sync_pipeline.sandbox.servers import Sandbox
 
 USERS = 30
@@ -112,3 +113,11 @@ def test_a_folder_with_other_files_is_left_alone(folder: Path) -> None:
         Sandbox(folder=folder).start()
     assert os.listdir(folder) == ["thesis.txt"]
     assert folder.stat().st_mode == mode
+
+
+def test_a_script_of_faults_befalls_salesforce() -> None:
+    faults = FaultScript([Fault(on="describe", error="API_DISABLED_FOR_ORG")])
+    with Sandbox(USERS, faults=faults) as misbehaving:
+        settings = SalesforceSettings.from_environment(misbehaving.environment)
+        with RestUserService(settings) as salesforce, pytest.raises(ConfigurationError, match="API_DISABLED_FOR_ORG"):
+            salesforce.selected_fields()
