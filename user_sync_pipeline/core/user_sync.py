@@ -42,7 +42,7 @@ __all__ = [
 WATERMARK_OVERLAP = timedelta(minutes=10)
 # Beside counts and pages: describe, and up to when Salesforce vouches for its answers. The clock is free.
 CALLS_TO_BEGIN = 2
-# How many users there are at the end, to compare with those that were read.
+# How many users there are at the end, to compare with those that were read: all of them, unless a limit stops it.
 CALLS_TO_END = 1
 
 
@@ -131,7 +131,8 @@ class UserSyncService:
         readable = SyncWindow(window.since, until)
         if limit is not None:
             rows = min(limit, self._rest.count_users(readable))
-            return Forecast(rows, CALLS_TO_BEGIN + _pages(rows, self._rest.page_size_for(limit)), self._rest.usage)
+            calls = CALLS_TO_BEGIN + _pages(rows, self._rest.page_size_for(limit))
+            return Forecast(rows, calls + (CALLS_TO_END if rows < limit else 0), self._rest.usage)
         before = self._rest.usage.calls
         slices = self._rest.plan_slices(readable)
         counts = self._rest.usage.calls - before

@@ -26,12 +26,12 @@ from user_sync_pipeline.sandbox.sample_people import people
 MADE_AT = datetime(2026, 6, 1, tzinfo=UTC)
 NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)
 WINDOW = SyncWindow(None, NOW + timedelta(hours=12))
-MANY, PAGE = 250, 20
+MANY, PAGE = 400, 20
 
 
 @pytest.fixture
 def org(authority: CertificateAuthority) -> Iterator[SalesforceSimulator]:
-    """A Salesforce with thirteen small pages of users, at a clock that stands still."""
+    """A Salesforce with twenty small pages of users, at a clock that stands still."""
     with SalesforceSimulator(people(MANY, seed=5, until=MADE_AT), authority) as simulator:
         simulator.clock.set(NOW)
         simulator.org.largest_page = PAGE
@@ -83,7 +83,7 @@ def test_a_large_window_is_read_in_slices_that_bring_every_user_once(
 
 def test_a_small_window_is_read_in_one_piece(users: UserSyncService) -> None:
     landing = users.land(SyncWindow(MADE_AT - timedelta(days=30), MADE_AT), mode="custom")
-    assert 0 < landing.fetched < 8 * PAGE
+    assert 0 < landing.fetched < 12 * PAGE
     assert landing.certificate is not None
     assert len(landing.certificate.slices) == 1
 
@@ -122,7 +122,7 @@ def test_the_forecast_is_what_the_run_costs(org: SalesforceSimulator, engine: En
     assert forecast.share == forecast.api_calls / org.org.quota.limit
 
 
-@pytest.mark.parametrize("limit", [5, 100, 10_000])
+@pytest.mark.parametrize("limit", [5, 100, MANY, 10_000])
 def test_the_forecast_of_a_limited_run_is_what_it_costs(org: SalesforceSimulator, engine: Engine, limit: int) -> None:
     with service(org, engine) as users:
         forecast = users.forecast(WINDOW, limit)

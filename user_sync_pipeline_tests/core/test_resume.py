@@ -25,13 +25,13 @@ from user_sync_pipeline.sandbox.sample_people import people
 MADE_AT = datetime(2026, 6, 1, tzinfo=UTC)
 NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)
 WINDOW = SyncWindow(None, NOW + timedelta(hours=12))
-MANY, PAGE, SLICES = 180, 20, 2
+MANY, PAGE, SLICES = 240, 20, 2
 LATER = timedelta(hours=1)
 
 
 @pytest.fixture
 def org(authority: CertificateAuthority) -> Iterator[SalesforceSimulator]:
-    """A Salesforce with nine small pages of users, at a clock that stands still."""
+    """A Salesforce with twelve small pages of users, at a clock that stands still."""
     with SalesforceSimulator(people(MANY, seed=3, until=MADE_AT), authority) as simulator:
         simulator.clock.set(NOW)
         simulator.org.largest_page = PAGE
@@ -153,6 +153,7 @@ def killed_before_commit(engine: Engine, number: int) -> Iterator[Callable[[], i
         event.remove(engine, "begin", at_begin)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_before_any_commit_goes_on_from_there(org: SalesforceSimulator, engine: Engine) -> None:
     with killed_before_commit(engine, 10**6) as commits:
         sync(org, engine)

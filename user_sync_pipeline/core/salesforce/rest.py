@@ -42,9 +42,9 @@ __all__ = ["ApiUsage", "RestUserService"]
 # Windows of up to this many records are read in the smallest pages, larger ones in the largest.
 SMALL_WINDOW = 2000
 # A window is cut only into slices of at least so many pages: finding where to cut costs requests as well.
-PAGES_WORTH_A_SLICE = 4
-# One count for so many pages is spent at most on finding where to cut.
-PAGES_FOR_A_COUNT = 4
+PAGES_WORTH_A_SLICE = 6
+# One count for so many pages is spent at most on finding where to cut: some three a cut where most changes are recent.
+PAGES_FOR_A_COUNT = 2
 # How far before the bound the question for `latestDateCovered` starts: longer than Salesforce lets a transaction
 # run, and short enough that few ids come with the answer.
 LOOK_BACK = timedelta(hours=2)

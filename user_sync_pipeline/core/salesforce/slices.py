@@ -6,6 +6,7 @@ What does not: reading the slices (`reader.py`), at the same time (`parallel.py`
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right, insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from user_sync_pipeline.core.windows import SyncWindow
 TOLERANCE = 0.1
 # SystemModstamp is in whole seconds, so nothing shorter can be cut.
 ONE_SECOND = timedelta(seconds=1)
+# Most changes are recent, so time is measured by the logarithm of age: evenly within a day, by orders of size beyond.
+EVENLY_WITHIN = timedelta(days=1)
 
 CountMany = Callable[[Sequence[SyncWindow]], Sequence[int]]
 
@@ -55,7 +58,7 @@ def cut(
     """
     goals = [rows * number / pieces for number in range(1, pieces)]
     marks = [_Mark(oldest, 0), _Mark(window.until, rows)]
-    by_share, counted = True, 0
+    by_share, counted = False, 0
     while moments := _moments_to_try(marks, goals, TOLERANCE * rows / pieces, by_share)[: most_counts - counted]:
         counts = count_many([SyncWindow(window.since, moment) for moment in moments])
         for mark in map(_Mark, moments, counts):
@@ -73,8 +76,8 @@ def cut(
 def _moments_to_try(marks: Sequence[_Mark], goals: Sequence[float], tolerance: float, by_share: bool) -> list[datetime]:
     """Return where to count next, for the goals that no mark is near to.
 
-    By turns the place is guessed as if users were spread evenly between the two marks around a goal, which is quick
-    where they are, and the stretch is divided evenly among its goals, which is quick where they are not.
+    By turns the stretch between the two marks around a goal is divided evenly among its goals, which is safe, and the
+    place is guessed as if users were spread evenly over it, which is quick.
     """
     open_goals: dict[int, list[float]] = {}
     for goal in goals:
@@ -85,8 +88,14 @@ def _moments_to_try(marks: Sequence[_Mark], goals: Sequence[float], tolerance: f
         before, after = marks[place - 1], marks[place]
         for number, goal in enumerate(within, start=1):
             share = (goal - before.rows) / (after.rows - before.rows) if by_share else number / (len(within) + 1)
-            moment = (before.moment + (after.moment - before.moment) * share).replace(microsecond=0)
+            moment = _between(before.moment, after.moment, share, end=marks[-1].moment).replace(microsecond=0)
             moment = max(moment, before.moment.replace(microsecond=0) + ONE_SECOND)
             if moment < after.moment and moment not in moments:
                 moments.append(moment)
     return moments
+
+
+def _between(first: datetime, last: datetime, share: float, *, end: datetime) -> datetime:
+    """Return the moment at that share of the way from `first` to `last`, by the logarithm of the age at `end`."""
+    from_, to = (math.log1p((end - moment) / EVENLY_WITHIN) for moment in (first, last))
+    return end - math.expm1(from_ + (to - from_) * share) * EVENLY_WITHIN
