@@ -175,7 +175,6 @@ $$;
 CREATE OR REPLACE FUNCTION app_private.create_profiles(user_ids uuid[]) RETURNS integer
 LANGUAGE plpgsql
 SET search_path = ''
-SET plan_cache_mode = 'force_custom_plan'   -- for as many ids as there are: one or ten thousand
 AS $$
 DECLARE
     created integer;
@@ -196,14 +195,16 @@ BEGIN
 END
 $$;
 
--- Creates the next max_rows missing profiles behind after_user_id, in the order of the ids. A user whose row is
+-- Creates the next max_rows missing profiles behind after_user_id, in the order of the ids. The bound is told to both
+-- sides of the join, or each call would read the profiles from the start again. A user whose row is
 -- refused costs only itself. Answers {attempted, created, vanished, last_user_id, failures: [{user_id, sqlstate, …}]};
 -- fewer attempted than max_rows means that nothing is left.
-CREATE OR REPLACE FUNCTION public.profile_backfill(max_rows integer, after_user_id uuid DEFAULT NULL) RETURNS jsonb
+CREATE OR REPLACE FUNCTION public.profile_backfill(
+    max_rows integer, after_user_id uuid DEFAULT '00000000-0000-0000-0000-000000000000'
+) RETURNS jsonb
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = ''
-SET plan_cache_mode = 'force_custom_plan'   -- so that after_user_id bounds what is read
 AS $$
 DECLARE
     missing uuid[];
@@ -220,10 +221,10 @@ BEGIN
         SELECT account.id
         FROM auth.users AS account
         WHERE account.aud = 'authenticated' AND account.deleted_at IS NULL
-          AND (after_user_id IS NULL OR account.id > after_user_id)
+          AND account.id > after_user_id
           AND NOT EXISTS (
               SELECT FROM public.user_profiles AS profile
-              WHERE profile.id = account.id AND (after_user_id IS NULL OR profile.id > after_user_id)
+              WHERE profile.id = account.id AND profile.id > after_user_id
           )
         ORDER BY account.id
         LIMIT max_rows

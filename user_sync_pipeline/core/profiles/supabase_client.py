@@ -111,7 +111,10 @@ class SupabaseClient:
 
         Raises `LookupError` when there is no such function.
         """
-        value = self._ask(f"function {function}", lambda: self._client.rpc(function, arguments).execute().data)
+        what = f"function {function}"
+        value = self._ask(what, lambda: self._client.rpc(function, arguments).execute().data)
+        if isinstance(value, str):  # a page of some other server comes back as its text
+            raise _not_supabase(what)
         try:
             return msgspec.convert(value, answer)
         except msgspec.ValidationError:
@@ -164,7 +167,7 @@ class SupabaseClient:
 
     def _rows(self, query: Any) -> list[Any]:
         rows = self._ask("profiles", lambda: query.execute().data)
-        if not isinstance(rows, list):  # a page of some other server comes back as its text
+        if not isinstance(rows, list):
             raise _not_supabase("profiles")
         return rows
 

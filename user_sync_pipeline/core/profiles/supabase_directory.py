@@ -137,15 +137,14 @@ class SupabaseDirectory(AbstractContextManager["SupabaseDirectory"]):
         )
 
     def _backfill(self) -> Iterator[Creation]:
-        last: UUID | None = None
+        arguments: dict[str, Any] = {"max_rows": PROFILES_A_CALL}
         while True:
-            arguments = {"max_rows": PROFILES_A_CALL, "after_user_id": str(last) if last else None}
             answer = self._client.call("profile_backfill", arguments, _Backfill)
             failures = tuple(refusal.as_failure() for refusal in answer.failures)
             yield Creation(answer.created, answer.vanished, failures)
             if answer.attempted < PROFILES_A_CALL:
                 return
-            last = answer.last_user_id
+            arguments["after_user_id"] = str(answer.last_user_id)
 
     def _create_from_pages(self) -> Iterator[Creation]:
         profile_ids = set(self._profile_ids())
