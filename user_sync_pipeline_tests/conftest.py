@@ -7,6 +7,7 @@ a test that needs no server starts at once.
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import secrets
 import shutil
@@ -41,6 +42,53 @@ def _no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(_SETTINGS):
             monkeypatch.delenv(name)
+
+
+# Nothing but reading ---------------------------------------------------------------------------------------------
+
+
+class _Violations(logging.Handler):
+    """Collects what the journals of all Salesforce simulators of this process warn of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@pytest.fixture(scope="session")
+def _violations() -> Iterator[_Violations]:
+    log = logging.getLogger("user_sync_pipeline.sandbox.salesforce.journal")
+    violations = _Violations()
+    log.addHandler(violations)
+    yield violations
+    log.removeHandler(violations)
+    assert violations.messages == []
+    assert not log.disabled
+
+
+@pytest.fixture(autouse=True)
+def violations(_violations: _Violations) -> Iterator[list[str]]:
+    """Requests to Salesforce that went beyond reading, one line each.
+
+    They fail the test, whichever simulator they went to. A test that sends some on purpose takes them out of the list.
+    """
+    yield _violations.messages
+    sent = _violations.messages.copy()
+    _violations.messages.clear()
+    assert sent == []
+
+
+def assert_only_read(standard_error: str) -> None:
+    """Fail when a program that ran a Salesforce simulator has told of a request that went beyond reading."""
+    from user_sync_pipeline.sandbox.salesforce.journal import BEYOND_READING
+
+    assert [line for line in standard_error.splitlines() if BEYOND_READING in line] == []
+
+
+# Servers ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")

@@ -207,10 +207,11 @@ def test_jobs_are_refused_over_the_daily_limits_and_without_permission(
     ("method", "path"), [("PUT", JOBS), ("DELETE", JOBS), ("POST", f"{JOBS}/750"), ("POST", f"{DATA}/jobs/ingest")]
 )
 def test_any_other_method_or_path_is_a_violation(
-    simulator: SalesforceSimulator, bulk: BulkClient, method: str, path: str
+    simulator: SalesforceSimulator, bulk: BulkClient, violations: list[str], method: str, path: str
 ) -> None:
     assert bulk.send(method, path, {}).status_code in (404, 405)
     assert len(simulator.journal.violations) == 1
+    assert violations.pop().endswith(f"{method} {path}")
 
 
 # -- Results ----------------------------------------------------------------------------------------------------

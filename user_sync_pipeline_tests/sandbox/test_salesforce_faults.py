@@ -236,8 +236,8 @@ def test_a_script_is_read_from_a_file(tmp_path: Path, simulator: SalesforceSimul
     [
         ("{", "not valid"),
         ("{}", "array"),
-        ('[{"on": "pages", "status": 500}]', r"pages.*\$\[0\]\.on"),
-        ('[{"on": "page", "status": 500}, {"onn": "page"}]', r"onn.*\$\[1\]"),
+        ('[{"on": "pages", "status": 500}]', "pages.*`on` of fault 1; give one of any, page, token"),
+        ('[{"on": "page", "status": 500}, {"onn": "page"}]', "onn.*fault 2"),
         ('[{"status": 99}]', "status"),
         ('[{"status": 500, "first": 0}]', "first"),
         ('[{"delay": -1}]', "delay"),

@@ -215,12 +215,19 @@ def test_reading_leaves_no_violations_and_no_secrets_in_the_journal(
     ],
 )
 def test_what_a_reader_has_no_reason_to_send_is_refused_and_written_down(
-    simulator: SalesforceSimulator, client: Client, method: str, path: str, status: int, code: str
+    simulator: SalesforceSimulator,
+    client: Client,
+    violations: list[str],
+    method: str,
+    path: str,
+    status: int,
+    code: str,
 ) -> None:
     response = client.session.request(method, simulator.url + path, json={"Title": "x"}, timeout=10)
     assert error_code(response) == (status, code)
     [violation] = simulator.journal.violations
     assert (violation.method, violation.path, violation.status) == (method, path, status)
+    assert violations.pop().endswith(f"{method} {path}")
 
 
 # -- simple-salesforce ------------------------------------------------------------------------------------------
@@ -254,19 +261,23 @@ def test_simple_salesforce_reads_describe_limits_and_updated(salesforce_client: 
 
 
 @pytest.mark.parametrize(
-    ("provoke", "error"),
+    ("provoke", "error", "beyond_reading"),
     [
-        (lambda sf: sf.query("SELECT Shoe_Size__c FROM User"), SalesforceMalformedRequest),
-        (lambda sf: sf.restful("sobjects/Nothing/describe"), SalesforceResourceNotFound),
+        (lambda sf: sf.query("SELECT Shoe_Size__c FROM User"), SalesforceMalformedRequest, 0),
+        (lambda sf: sf.restful("sobjects/Nothing/describe"), SalesforceResourceNotFound, 1),
     ],
 )
 def test_simple_salesforce_recognises_the_failures(
     salesforce_client: Salesforce,
+    violations: list[str],
     provoke: Callable[[Salesforce], object],
     error: type[Exception],
+    beyond_reading: int,
 ) -> None:
     with pytest.raises(error):
         provoke(salesforce_client)
+    assert len(violations) == beyond_reading
+    violations.clear()
 
 
 def test_simple_salesforce_recognises_an_expired_session(

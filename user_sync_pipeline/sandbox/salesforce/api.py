@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import format_datetime
+from time import monotonic
 from urllib.parse import parse_qsl, unquote_plus
 
 import msgspec
@@ -74,6 +75,7 @@ class SalesforceApi:
                 *self._routes("/services/data", "versions", {"GET": rest.versions}, open=True),
                 *self._routes(f"{_DATA}/sobjects/User/describe", "describe", {"GET": rest.describe}),
                 *self._routes(f"{_DATA}/sobjects/User/updated", "updated", {"GET": rest.updated}),
+                *self._routes(f"{_DATA}/sobjects/User/deleted", "deleted", {"GET": rest.deleted}),
                 *self._routes(f"{_DATA}/limits", "limits", {"GET": rest.limits}),
                 *(
                     route
@@ -94,10 +96,9 @@ class SalesforceApi:
 
     async def answer(self, request: Request, endpoint: Endpoint) -> Response:
         """Return the answer to any request, or what befalls it, and write it down."""
+        arrived = monotonic()
         query = unquote_plus(request.url.query)
         fault = self._faults.strike(self._sighting(request, endpoint, query), self._org.clock.now())
-        if fault is not None:
-            await asyncio.sleep(fault.delay)
         lost = fault is not None and fault.connection == "drop_before"
         answer = Answer() if lost else await self._answer(request, endpoint, fault)
         headers = self._general_headers() | dict(answer.headers)
@@ -110,6 +111,8 @@ class SalesforceApi:
         if len(body) >= _SMALLEST_COMPRESSED and "gzip" in request.headers.get("accept-encoding", ""):
             headers["Content-Encoding"] = "gzip"
             body = await asyncio.to_thread(gzip.compress, body, 1)
+        if fault is not None:
+            await asyncio.sleep(arrived + fault.delay - monotonic())
         violation = request.method not in endpoint.handlers
         status = 0 if fault is not None and fault.leaves_no_answer else answer.status
         self._journal.note(request.method, request.url.path, query, request.headers, status, violation=violation)
@@ -124,14 +127,14 @@ class SalesforceApi:
                 return substitute(fault, for_sign_in=endpoint.kind == "token")
             return await handler(request)
         except OAuthError as error:
-            return Answer(_encode(error.body), 400)
+            return Answer(_encode(error.body(self._org.quirks.wording)), 400)
         except ApiError as error:
-            return Answer(_encode(error.body) if error.code else b"", error.status)
+            return Answer(_encode(error.body(self._org.quirks.wording)) if error.code else b"", error.status)
 
     def _admit(self, request: Request, endpoint: Endpoint) -> Handler:
         """Return what answers a request that may be answered; raises `ApiError`."""
         if len(request.url.path) + len(request.url.query) > LONGEST_ADDRESS:
-            raise ApiError(414, "", "")
+            raise ApiError(self._org.quirks.status_of_long_addresses, "", "")
         handler = endpoint.handlers.get(request.method)
         if not endpoint.handlers:
             raise usual_error("NOT_FOUND")
@@ -151,7 +154,8 @@ class SalesforceApi:
 
     async def _token(self, request: Request) -> Answer:
         form = dict(parse_qsl((await request.body()).decode(errors="replace")))
-        signed_in = self._tokens.sign_in(form, request.headers.get("authorization"), instance_url=self._url())
+        authorization, host = request.headers.get("authorization"), request.url.hostname or ""
+        signed_in = self._tokens.sign_in(form, authorization, host=host, instance_url=self._url())
         return Answer(_encode(signed_in))
 
     def _sighting(self, request: Request, endpoint: Endpoint, query: str) -> Sighting:

@@ -172,7 +172,7 @@ class JobStore:
             outcome=settings.outcome,
             failure=settings.failure,
             records=[copy(record) for record in found],
-            writer=CsvWriter(query, columns, csv_format),
+            writer=CsvWriter(query, columns, csv_format, moments_end_in_z=self._org.quirks.bulk_moments_end_in_z),
         )
         self._jobs[job.id] = job
         self._moments.append(now)

@@ -36,9 +36,11 @@ class CsvFormat(msgspec.Struct, frozen=True):
 
 
 class CsvWriter:
-    """Writes records with the columns of a query; every value is quoted."""
+    """Writes records with the columns of a query; every value is quoted, and moments end in Z unless told otherwise."""
 
-    def __init__(self, query: Query, columns: Sequence[Found], csv_format: CsvFormat) -> None:
+    def __init__(
+        self, query: Query, columns: Sequence[Found], csv_format: CsvFormat, *, moments_end_in_z: bool = True
+    ) -> None:
         self._header = [".".join([*_relationships(column), column.field.name]) for column in columns]
         self._columns = columns
         self._format = csv_format
@@ -46,6 +48,7 @@ class CsvWriter:
             place: format_value
             for place, column in enumerate(columns)
             if (format_value := _FORMATS.get(column.field.type)) is not None
+            and (moments_end_in_z or column.field.type != "datetime")
         }
         # Most queries have only fields of the object itself, which can be read in one go.
         self._values = None

@@ -31,7 +31,7 @@ def substitute(fault: Fault, *, for_sign_in: bool) -> Answer:
     if fault.error is None:
         return Answer((fault.text or "").encode(), status, headers)
     message = fault.usual.message if fault.message is None else fault.message
-    body: object = ApiError(status, fault.error, message).body
+    body: object = ApiError(status, fault.error, message).body()
     if for_sign_in:
         body = {"error": fault.error, "error_description": message}
     return Answer(msgspec.json.encode(body), status, headers)

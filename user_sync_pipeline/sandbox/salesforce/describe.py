@@ -1,7 +1,7 @@
 """Which fields the objects of the simulator have, as `describe` tells them, and where a field's value is.
 
 What belongs here: names, types, lengths and flags. What does not: who may see a field (`org.py`).
-Source: Salesforce Object Reference, "User"; User has no `IsDeleted`.
+Source: Salesforce Object Reference, "User"; whether User has `IsDeleted` is a switch (`quirks.py`).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Field:
     relationship: str | None = None
     parent: str | None = None
     external_id: bool = False
+    calculated: bool = False
     convert: Callable[[Any], Any] | None = None
 
     @property
@@ -50,7 +51,7 @@ class Field:
             "length": self.length,
             "nillable": self.nillable,
             "custom": self.custom,
-            "calculated": False,
+            "calculated": self.calculated,
             "compoundFieldName": self.compound,
             "createable": True,
             "externalId": self.external_id,
@@ -130,6 +131,7 @@ _USER_FIELDS = (
     Field("Start_Date__c", "date", 0, "start_date"),
     Field("Grade__c", "double", 0, "grade"),
 )
+IS_DELETED = Field("IsDeleted", "boolean", 0, "is_deleted", nillable=False)
 _ORGANIZATION_FIELDS = (
     Field("Id", "id", 18, "id", nillable=False),
     Field("Name", "string", 80, "name", nillable=False),
@@ -190,9 +192,16 @@ class ObjectType:
         """Return the object with another type of field; raises `ValueError` for an unknown field or type."""
         if kind not in _CONVERSIONS:
             raise ValueError(f"{kind} is none of the types that a field can be given: {', '.join(_CONVERSIONS)}")
-        old, (convert, length) = self.known_field(name), _CONVERSIONS[kind]
-        new = replace(old, type=kind, length=length, convert=convert)
-        return ObjectType(self.name, self.key_prefix, tuple(new if field is old else field for field in self.fields))
+        convert, length = _CONVERSIONS[kind]
+        return self._with(name, type=kind, length=length, convert=convert)
+
+    def with_formula(self, name: str) -> ObjectType:
+        """Return the object with a field that Salesforce computes; raises `ValueError` for an unknown field."""
+        return self._with(name, calculated=True)
+
+    def with_field(self, field: Field) -> ObjectType:
+        """Return the object with one more field."""
+        return ObjectType(self.name, self.key_prefix, (*self.fields, field))
 
     def describe(self, hidden: frozenset[str]) -> dict[str, Any]:
         """Return the describe answer; fields in `hidden` are absent."""
@@ -205,6 +214,11 @@ class ObjectType:
             "retrieveable": True,
             "fields": [field.describe() for field in self.fields if field.name not in hidden],
         }
+
+    def _with(self, name: str, **changes: Any) -> ObjectType:
+        old = self.known_field(name)
+        fields = (replace(field, **changes) if field is old else field for field in self.fields)
+        return ObjectType(self.name, self.key_prefix, tuple(fields))
 
 
 USER = ObjectType("User", USER_PREFIX, _USER_FIELDS)

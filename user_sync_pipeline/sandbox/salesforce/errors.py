@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from user_sync_pipeline.sandbox.salesforce.quirks import Wording
+
+# Codes that go with texts which are known from hearsay only.
+_UNSURE = frozenset({"INVALID_FIELD", "INVALID_TYPE", "MALFORMED_QUERY", "NOT_FOUND", "invalid_client"})
+
 
 class ApiError(Exception):
     """An answer of the REST interface that is a failure: HTTP status, error code and text."""
@@ -14,10 +19,9 @@ class ApiError(Exception):
         self.code = code
         self.message = message
 
-    @property
-    def body(self) -> list[dict[str, str]]:
-        """The JSON body, a list with one entry."""
-        return [{"message": self.message, "errorCode": self.code}]
+    def body(self, wording: Wording = Wording.USUAL) -> list[dict[str, str]]:
+        """Return the JSON body, a list with one entry."""
+        return [{"message": worded(self.code, self.message, wording), "errorCode": self.code}]
 
 
 class QueryError(ApiError):
@@ -26,6 +30,13 @@ class QueryError(ApiError):
     def __init__(self, code: str, message: str, statement: str, column: int) -> None:
         pointer = f"\n{statement}\n{' ' * (column - 1)}^\nERROR at Row:1:Column:{column}\n"
         super().__init__(400, code, pointer + message)
+
+
+def worded(code: str, message: str, wording: Wording) -> str:
+    """Return a text as it stands, or another one if nobody can be sure of it."""
+    if wording is Wording.USUAL or code not in _UNSURE:
+        return message
+    return "" if wording is Wording.EMPTY else "Salesforce has found other words for this."
 
 
 class Usual(NamedTuple):

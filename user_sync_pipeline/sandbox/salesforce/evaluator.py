@@ -56,6 +56,19 @@ def stamp_bounds(where: Condition | None) -> tuple[str | None, str | None]:
     return stamp if is_start else None, stamp if is_end else None
 
 
+def names_in(condition: Condition | None) -> set[str]:
+    """Return the names that a condition compares, in lower case."""
+    match condition:
+        case None:
+            return set()
+        case Not(part):
+            return names_in(part)
+        case Group(_, parts):
+            return set().union(*map(names_in, parts))
+        case Comparison(name):
+            return {name.path.lower()}
+
+
 class _Span(NamedTuple):
     """Positions of the table that can match; with `exact`, all of them do."""
 

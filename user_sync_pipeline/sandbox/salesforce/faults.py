@@ -14,10 +14,10 @@ A script is a JSON list of faults; in Python it is a `FaultScript` of `Fault` ob
        "message": "ConcurrentRequests (Concurrent API Requests) Limit exceeded."}
     ]
 
-Which requests: `on` is a kind of request (`any`, `token`, `versions`, `describe`, `updated`, `limits`, `count` for
-COUNT(), `query` for the first page of a query, `next_page` for the others, `page` for both, `job`, `result`, `other`);
-`method`; `path` and `query` (the decoded part after `?`), in which `*` stands for anything; `rows_above` and
-`days_above`, for queries that match more users or whose window of SystemModstamp is longer.
+Which requests: `on` is a kind of request (`any`, `token`, `versions`, `describe`, `updated`, `deleted`, `limits`,
+`count` for COUNT(), `query` for the first page of a query, `next_page` for the others, `page` for both, `job`,
+`result`, `other`); `method`; `path` and `query` (the decoded part after `?`), in which `*` stands for anything;
+`rows_above` and `days_above`, for queries that match more users or whose window of SystemModstamp is longer.
 
 Which of those: from the `first`th on (1), `every` so many (1), `times` in all (without end), until `seconds` after the
 first strike, by the organisation's clock. They are counted as they arrive; of several faults whose turn it is, the
@@ -26,8 +26,8 @@ one that is written first strikes. A request without a valid token, or over the 
 What befalls them: instead of the answer, an `error` with its `message` and `status` (the usual ones unless given), a
 bare `status`, a `text`, a `redirect` to an address, or a `body` that is `html` or `empty`. With the answer as it is:
 a `body` that is `cut` or `cut_gzip`. With either: another `content_type`; `headers`, where null takes one away;
-a `delay` in seconds; a `drip`, the seconds that the body takes; a `connection` that is lost, `drop_before` the request
-is looked at, `drop_after` it was done, `drop_during` the answer.
+a `delay`, the seconds from the request to the answer; a `drip`, those that the body takes; a `connection` that is
+lost, `drop_before` the request is looked at, `drop_after` it was done, `drop_during` the answer.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fnmatch import translate
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -46,8 +46,11 @@ from user_sync_pipeline.core.errors import ConfigurationError
 from user_sync_pipeline.sandbox.salesforce.errors import USUAL, Usual
 
 Kind = Literal[
-    "token", "versions", "describe", "updated", "limits", "count", "query", "next_page", "job", "result", "other"
+    "token", "versions", "describe", "updated", "deleted", "limits", "count", "query", "next_page", "job", "result",
+    "other",
 ]  # fmt: skip
+# Where msgspec found what it does not expect: `$[0].on`.
+_PLACE = re.compile(r"\$\[(\d+)\](?:\.(\w+))?")
 _KINDS = {"any": get_args(Kind), "page": ("query", "next_page")}
 
 
@@ -180,6 +183,21 @@ class _Entry:
         )
 
 
+def _explain(error: Exception) -> str:
+    """Return where in the script it is wrong, and what to write there."""
+    what, _, place = str(error).partition(" - at ")
+    found = _PLACE.search(place)
+    if found is None:
+        return f'{what}; write a JSON list of faults, such as [{{"on": "page", "first": 3, "times": 1, "status": 503}}]'
+    fault = f"fault {int(found[1]) + 1}"
+    if found[2] and "enum" in what:
+        hint = get_type_hints(Fault)[found[2]]
+        literals = [hint] if get_origin(hint) is Literal else get_args(hint)
+        choices = ", ".join(value for literal in literals for value in get_args(literal))
+        return f"{what} for `{found[2]}` of {fault}; give one of {choices}"
+    return f"{what}, in {f'`{found[2]}` of ' if found[2] else ''}{fault}; correct it there"
+
+
 class FaultScript:
     """The faults of a simulator, in their order; the same requests in the same order meet the same faults."""
 
@@ -196,7 +214,7 @@ class FaultScript:
                 f"The fault script {path} cannot be read ({error.strerror}); give the path of a JSON file."
             ) from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"The fault script {path} is not valid: {error}; correct it there.") from error
+            raise ConfigurationError(f"The fault script {path} is not valid: {_explain(error)}.") from error
 
     @property
     def faults(self) -> list[Fault]:

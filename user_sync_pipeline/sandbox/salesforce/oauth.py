@@ -11,12 +11,15 @@ import binascii
 import hashlib
 import hmac
 import secrets
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+from user_sync_pipeline.sandbox.salesforce.errors import worded
+from user_sync_pipeline.sandbox.salesforce.quirks import Wording
 
 if TYPE_CHECKING:
     from user_sync_pipeline.sandbox.salesforce.org import Org
@@ -30,11 +33,16 @@ _SKEW = timedelta(minutes=3)
 
 
 class OAuthError(Exception):
-    """A refused sign-in; the answer's status is 400 and its body an object, not a list."""
+    """A refused sign-in; the answer's status is 400."""
 
     def __init__(self, error: str, description: str) -> None:
         super().__init__(f"{error}: {description}")
-        self.body = {"error": error, "error_description": description}
+        self._error = error
+        self._description = description
+
+    def body(self, wording: Wording) -> dict[str, str]:
+        """Return the JSON body: an object, not a list."""
+        return {"error": self._error, "error_description": worded(self._error, self._description, wording)}
 
 
 @dataclass(slots=True)
@@ -64,14 +72,22 @@ class TokenService:
         self._app = app
         self._last_used: dict[str, datetime] = {}
 
-    def sign_in(self, form: Mapping[str, str], authorization: str | None, *, instance_url: str) -> dict[str, str]:
-        """Return the token answer for a form-encoded body and the `Authorization` header; raises `OAuthError`."""
+    def sign_in(
+        self, form: Mapping[str, str], authorization: str | None, *, host: str, instance_url: str
+    ) -> dict[str, str]:
+        """Return the token answer for a form-encoded body and the `Authorization` header; raises `OAuthError`.
+
+        `host` is the one that was asked.
+        """
+        quirks = self._org.quirks
         if form.get("grant_type") == "client_credentials":
+            if host in quirks.login_hosts:
+                raise OAuthError("invalid_grant", "request not supported on this domain")
             self._check_credentials(form, authorization)
-            return self._issue(instance_url) | self._signature(instance_url)
+            return self._issue(instance_url, quirks.token_fields)
         if form.get("grant_type") == JWT_BEARER:
             self._check_assertion(form.get("assertion", ""), instance_url)
-            return self._issue(instance_url)
+            return self._issue(instance_url, quirks.signed_token_fields)
         raise OAuthError("unsupported_grant_type", "grant type not supported")
 
     def accept(self, authorization: str | None) -> bool:
@@ -133,28 +149,27 @@ class TokenService:
         if remaining > _LONGEST_ASSERTION + _SKEW:
             raise OAuthError("invalid_grant", "invalid assertion")
 
-    def _issue(self, instance_url: str) -> dict[str, str]:
+    def _issue(self, instance_url: str, fields: Container[str]) -> dict[str, str]:
+        """Give out a token, and of what can be told with it the given fields."""
         if not self._org.permissions.active:
             raise OAuthError("inactive_user", "user is inactive")
         token = f"{self._org.id[:15]}!AQ0AQ{secrets.token_urlsafe(48)}"
         self._last_used[token] = self._org.clock.now()
-        return {
+        identity = f"{instance_url}/id/{self._org.id}/{self._org.api_user_id}"
+        issued_at = str(int(self._org.clock.now().timestamp() * 1000))
+        signature = hmac.digest(self._app.client_secret.encode(), (identity + issued_at).encode(), hashlib.sha256)
+        answer = {
             "access_token": token,
+            "signature": base64.b64encode(signature).decode(),
             "scope": "api",
             "instance_url": instance_url,
-            "id": self._identity(instance_url),
+            "api_instance_url": instance_url,
+            "id": identity,
             "token_type": "Bearer",
+            "issued_at": issued_at,
+            "expires_in": str(int(SESSION_TIMEOUT.total_seconds())),
         }
-
-    def _signature(self, instance_url: str) -> dict[str, str]:
-        """Return what a signed assertion is not answered with."""
-        issued_at = str(int(self._org.clock.now().timestamp() * 1000))
-        signed = (self._identity(instance_url) + issued_at).encode()
-        signature = hmac.digest(self._app.client_secret.encode(), signed, hashlib.sha256)
-        return {"signature": base64.b64encode(signature).decode(), "issued_at": issued_at}
-
-    def _identity(self, instance_url: str) -> str:
-        return f"{instance_url}/id/{self._org.id}/{self._org.api_user_id}"
+        return {name: value for name, value in answer.items() if name in fields}
 
 
 def _proven_claims(assertion: str, certificate: str | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,11 +17,12 @@ from user_sync_pipeline.sandbox.salesforce.access import FieldAccess, Found
 from user_sync_pipeline.sandbox.salesforce.bulk import JobStore
 from user_sync_pipeline.sandbox.salesforce.clock import VirtualClock, wire_time
 from user_sync_pipeline.sandbox.salesforce.cursors import CursorStore
-from user_sync_pipeline.sandbox.salesforce.describe import ORGANIZATION, USER
-from user_sync_pipeline.sandbox.salesforce.errors import QueryError
+from user_sync_pipeline.sandbox.salesforce.describe import IS_DELETED, ORGANIZATION, USER
+from user_sync_pipeline.sandbox.salesforce.errors import ApiError, QueryError
 from user_sync_pipeline.sandbox.salesforce.evaluator import count_records, find_records, stamp_bounds
 from user_sync_pipeline.sandbox.salesforce.ids import org_id, salesforce_id
 from user_sync_pipeline.sandbox.salesforce.permissions import Permissions
+from user_sync_pipeline.sandbox.salesforce.quirks import Quirks
 from user_sync_pipeline.sandbox.salesforce.quota import DailyQuota
 from user_sync_pipeline.sandbox.salesforce.records import RecordWriter
 from user_sync_pipeline.sandbox.salesforce.soql import Name, Query
@@ -30,6 +32,7 @@ from user_sync_pipeline.sandbox.sample_people import Person
 
 LARGEST_ORG_WITH_KEPT_RECORDS = 200_000
 MOST_UPDATED_IDS = 600_000
+LARGEST_OFFSET = 2_000
 API_USERNAME = "integration.user@example.com.sync"
 _MOST_WRITERS = 16
 _NO_SUCH_OBJECT = (
@@ -43,7 +46,8 @@ class Org:
 
     `lock` guards everything: tests change the organisation while the server answers. `transactions` are the open ones,
     oldest first. `most_updated_ids` is how many ids one `updated` may name; `largest_page` makes pages smaller than
-    was asked for, `empty_last_page` lets a page without records follow the last one that has some.
+    was asked for, `empty_last_page` lets a page without records follow the last one that has some; the other switches
+    are `quirks`.
     """
 
     def __init__(self, members: Sequence[Person], *, seed: int, clock: VirtualClock) -> None:
@@ -64,9 +68,17 @@ class Org:
         self.most_updated_ids = MOST_UPDATED_IDS
         self.largest_page: int | None = None
         self.empty_last_page = False
+        self.quirks = Quirks()
+        self.described_since = self.now()
         self._user_kind = USER
         self._last_number = max(ids, default=0)
         self._see_fields(frozenset())
+
+    def turn(self, **switches: Any) -> None:
+        """Turn some of the switches of `quirks`."""
+        with self.lock:
+            self.quirks = replace(self.quirks, **switches)
+            self._see_fields(self._hidden)
 
     def now(self) -> datetime:
         """Return the present moment as Salesforce stamps it, in whole seconds."""
@@ -93,10 +105,33 @@ class Org:
         """Make a user inactive, seen at once; users are never deleted."""
         self.update_user(user_id, IsActive=False)
 
-    def take_user_number(self) -> int:
-        """Return the number for the next new user."""
+    def log_in(self, user_id: str) -> None:
+        """Let a user log in."""
+        with self.lock, self.begin() as transaction:
+            stamps = self.quirks.login_moves_stamp
+            transaction.change_unasked(user_id, moves_stamp=stamps, LastLoginDate=wire_time(self.now()))
+
+    def freeze_user(self, user_id: str) -> None:
+        """Keep a user from logging in; User itself does not tell of it, and UserLogin is not here."""
+        with self.lock, self.begin() as transaction:
+            transaction.change_unasked(user_id, moves_stamp=self.quirks.freezing_moves_stamp)
+
+    def recompute(self, user_id: str, **values: Any) -> None:
+        """Give formula fields of a user other values, as happens when something changes that they read."""
+        with self.lock, self.begin() as transaction:
+            transaction.change_unasked(user_id, moves_stamp=False, **values)
+
+    def make_formula(self, name: str) -> None:
+        """Let a field of User be described as one that Salesforce computes."""
+        with self.lock:
+            self._user_kind = self._user_kind.with_formula(name)
+            self._see_fields(self._hidden)
+
+    def new_user(self) -> tuple[int, str]:
+        """Return number and id for the next new user."""
         self._last_number += 1
-        return self._last_number
+        number = self._last_number
+        return number, salesforce_id(USER_PREFIX, -number if self.quirks.new_ids_descend else number)
 
     def hide_field(self, name: str) -> None:
         """Take a field of User from our integration user's sight, as field-level security does."""
@@ -129,7 +164,8 @@ class Org:
 
     def describe(self) -> dict[str, Any]:
         """Return the describe answer of User."""
-        return self._user_kind.describe(self._hidden)
+        _, access = self._objects["user"]
+        return access.kind.describe(self._hidden)
 
     def find(self, query: Query) -> list[Any]:
         """Return the records that a query finds, in its order; raises `QueryError`."""
@@ -138,6 +174,11 @@ class Org:
     def count(self, query: Query) -> int:
         """Return how many records a query finds; raises `QueryError`."""
         return count_records(query, *self._asked(query))
+
+    def total(self, query: Query) -> int:
+        """Return how many records the object of a query has; raises `QueryError`."""
+        table, _ = self._asked(query)
+        return len(table)
 
     def columns(self, query: Query) -> list[Found]:
         """Return what a query selects; raises `QueryError`."""
@@ -156,7 +197,7 @@ class Org:
         if key not in self._writers:
             keep = len(self.users) <= LARGEST_ORG_WITH_KEPT_RECORDS
             _, access = self._asked(query)
-            writer = RecordWriter(access, version, query, keep=keep)
+            writer = RecordWriter(access, version, query, keep=keep, as_asked=self.quirks.fields_as_asked)
             if len(self._writers) >= _MOST_WRITERS:
                 self._writers.clear()
             self._writers[key] = writer
@@ -173,9 +214,11 @@ class Org:
 
     def _see_fields(self, hidden: frozenset[str]) -> None:
         self._hidden = hidden
+        self.described_since = self.now()
+        user_kind = self._user_kind.with_field(IS_DELETED) if self.quirks.has_is_deleted else self._user_kind
         itself = RecordTable([Organization(self.id, wire_time(self.now()), is_sandbox=self._refreshes > 0)])
         self._objects: dict[str, tuple[RecordTable[Any], FieldAccess]] = {
-            "user": (self.users, FieldAccess(self._user_kind, self.users, hidden)),
+            "user": (self.users, FieldAccess(user_kind, self.users, hidden)),
             "organization": (itself, FieldAccess(ORGANIZATION, itself)),
         }
         self._writers: dict[tuple[str, str, tuple[Name, ...]], RecordWriter] = {}
@@ -185,4 +228,6 @@ class Org:
         name = query.object_name
         if name.path.lower() not in self._objects:
             raise QueryError("INVALID_TYPE", _NO_SUCH_OBJECT.format(name.path), query.statement, name.column)
+        if query.offset > LARGEST_OFFSET and self.quirks.offset_is_limited:
+            raise ApiError(400, "NUMBER_OUTSIDE_VALID_RANGE", f"Maximum SOQL offset allowed is {LARGEST_OFFSET}")
         return self._objects[name.path.lower()]

@@ -27,7 +27,8 @@ class SalesforceSimulator:
     `members` are its users, or how many of the sandbox's people to draw with `seed`, as they were at `org_start`
     (aware; the present moment when it is not given). The same `seed` is the same organisation. Without a
     `client_secret` a random one is made; `port=0` lets the system choose. `certificate` proves signed sign-ins, and
-    `faults` befall the answers; both can be changed later, at `connected_app` and `faults`.
+    `faults` befall the answers; both can be changed later, at `connected_app` and `faults`. `application` is what
+    answers, for those who need no server.
     """
 
     def __init__(
@@ -54,7 +55,8 @@ class SalesforceSimulator:
         self._authority = authority
         self.tokens = TokenService(self.org, self.connected_app)
         api = SalesforceApi(self.org, self.tokens, self.journal, self.faults, url=lambda: self.url)
-        self._server = HttpServer(api.application(), authority, port=port, date_header=False)
+        self.application = api.application()
+        self._server = HttpServer(self.application, authority, port=port, date_header=False)
 
     @property
     def url(self) -> str:

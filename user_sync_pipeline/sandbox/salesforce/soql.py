@@ -17,7 +17,7 @@ from typing import NoReturn
 from user_sync_pipeline.sandbox.salesforce.clock import wire_time
 from user_sync_pipeline.sandbox.salesforce.errors import ApiError, QueryError
 
-LONGEST_STATEMENT, LONGEST_STRING, LARGEST_OFFSET = 100_000, 4_000, 2_000
+LONGEST_STATEMENT, LONGEST_STRING = 100_000, 4_000
 
 _TOKEN = re.compile(
     r"""\s*(?:
@@ -134,7 +134,7 @@ class _Parser:
         where = self._condition() if self._accept("where") else None
         order = self._order() if self._accept("order") else ()
         limit = self._count() if self._accept("limit") else None
-        offset = self._offset() if self._accept("offset") else 0
+        offset = self._count() if self._accept("offset") else 0
         if self._peek().kind != "end":
             self._refuse()
         return Query(self._statement, fields, object_name, where, order, limit, offset)
@@ -227,12 +227,6 @@ class _Parser:
             if not nulls_last:
                 self._expect("first")
         return Order(name, descending, nulls_last)
-
-    def _offset(self) -> int:
-        offset = self._count()
-        if offset > LARGEST_OFFSET:
-            raise ApiError(400, "NUMBER_OUTSIDE_VALID_RANGE", f"Maximum SOQL offset allowed is {LARGEST_OFFSET}")
-        return offset
 
     def _count(self) -> int:
         token = self._next()

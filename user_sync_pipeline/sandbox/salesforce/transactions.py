@@ -15,8 +15,7 @@ from msgspec import structs
 from user_sync_pipeline.sandbox.salesforce.access import own_value
 from user_sync_pipeline.sandbox.salesforce.clock import wire_time
 from user_sync_pipeline.sandbox.salesforce.describe import USER
-from user_sync_pipeline.sandbox.salesforce.ids import salesforce_id
-from user_sync_pipeline.sandbox.salesforce.users import USER_PREFIX, User
+from user_sync_pipeline.sandbox.salesforce.users import User
 from user_sync_pipeline.sandbox.sample_people import Person, people
 
 if TYPE_CHECKING:
@@ -59,9 +58,9 @@ class Transaction:
         changes = _changes(values)
         with self._org.lock:
             self._must_be_open()
-            number = self._org.take_user_number()
+            number, user_id = self._org.new_user()
             now = self._org.now()
-            user = User(salesforce_id(USER_PREFIX, number), _newcomer(number, now), None)
+            user = User(user_id, _newcomer(number, now), None)
             user.changes = {"CreatedDate": wire_time(now), "LastLoginDate": None, "LastPasswordChangeDate": None}
             self._rows[user.id] = _Row(user, is_new=True)
             self._change(user.id, changes)
@@ -76,9 +75,18 @@ class Transaction:
         changes = _changes(values)
         with self._org.lock:
             self._must_be_open()
-            if user_id not in self._rows:
-                self._rows[user_id] = self._lock_row(user_id)
-            self._change(user_id, changes)
+            only_activity = changes.keys() == {"IsActive"}
+            self._change(user_id, changes, moves_stamp=self._org.quirks.deactivation_moves_stamp or not only_activity)
+
+    def change_unasked(self, user_id: str, *, moves_stamp: bool, **values: Any) -> None:
+        """Change fields of a user as Salesforce itself does, not a person: LastModifiedDate stays as it is.
+
+        SystemModstamp moves with `moves_stamp` only. Raises as `update_user`.
+        """
+        changes = _changes(values)
+        with self._org.lock:
+            self._must_be_open()
+            self._change(user_id, changes, moves_stamp=moves_stamp, by_a_person=False)
 
     def deactivate_user(self, user_id: str) -> None:
         """Make a user inactive; users are never deleted."""
@@ -125,10 +133,14 @@ class Transaction:
             raise RowLockedError(user_id)
         return _Row(user)
 
-    def _change(self, user_id: str, changes: dict[str, Any]) -> None:
-        row = self._rows[user_id]
-        row.stamp = wire_time(self._org.now())
-        row.changes |= changes | {"LastModifiedDate": row.stamp}
+    def _change(
+        self, user_id: str, changes: dict[str, Any], *, moves_stamp: bool = True, by_a_person: bool = True
+    ) -> None:
+        if user_id not in self._rows:
+            self._rows[user_id] = self._lock_row(user_id)
+        row, now = self._rows[user_id], wire_time(self._org.now())
+        row.stamp = now if moves_stamp else row.stamp or row.user.stamp
+        row.changes |= changes | ({"LastModifiedDate": now} if by_a_person else {})
 
     def _apply(self, row: _Row) -> None:
         user = row.user

@@ -200,6 +200,11 @@ class User:
         return self.person.number % 50 // 48
 
     @property
+    def is_deleted(self) -> bool:
+        """Users are never deleted."""
+        return False
+
+    @property
     def photo_url(self) -> str:
         """A picture that nobody serves."""
         return f"https://files.example.com/profilephoto/{self.id[:15]}/F"
