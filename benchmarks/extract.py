@@ -2,23 +2,24 @@
 
 Prints Markdown tables with medians; run it as
 
-    python benchmarks/extract.py [decode] [wall] [calls] [memory] [--runs 5] [--users 50000] [--latency-ms 200]
+    python benchmarks/extract.py [decode] [wall] [calls] [memory] [transports] [--runs 5] [--users 50000] ...
 
-or without a name for all but `memory`, which starts organisations of up to a million users and takes minutes.
+or without a name for all but `memory` and `transports`, which start organisations of up to a million users and take
+minutes.
 The Salesforce simulator has a process of its own, so it needs a core of its own too.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import multiprocessing
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -27,11 +28,13 @@ from typing import Any
 import requests
 from servers import QUIET_SINCE, database, simulator
 from simple_salesforce.api import Salesforce
+from transports import transports
 
 from user_sync_pipeline.core.salesforce import soql
 from user_sync_pipeline.core.salesforce.auth import Authenticator
 from user_sync_pipeline.core.salesforce.records import PageDecoder, UserPage
 from user_sync_pipeline.core.salesforce.rest import RestUserService
+from user_sync_pipeline.core.salesforce.selection import FieldSelection
 from user_sync_pipeline.core.settings import LARGEST_PAGE, SalesforceSettings
 from user_sync_pipeline.core.user_sync import UserSyncService
 from user_sync_pipeline.core.windows import SyncWindow
@@ -41,30 +44,25 @@ CHANGED_ON_A_QUIET_DAY = 40
 MEGABYTE = 1_000_000
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Seconds of wall time and of this process's CPU time, medians."""
-
-    wall: float
-    cpu: float
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", help="decode, wall, calls, memory; all but memory when none is given")
+    parser.add_argument(
+        "what", nargs="*", help="decode, wall, calls, memory, transports; the first three when none is given"
+    )
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--users", type=int, default=50_000)
     parser.add_argument("--latency-ms", type=int, default=200)
+    parser.add_argument("--transport-users", type=int, nargs="+", default=[50_000, 200_000, 500_000])
     parser.add_argument("--memory-users", type=int, nargs="+", default=[100_000, 1_000_000])
     options = parser.parse_args()
     what = options.what or ["decode", "wall", "calls"]
-    if unknown := set(what) - {"decode", "wall", "calls", "memory"}:
+    if unknown := set(what) - {"decode", "wall", "calls", "memory", "transports"}:
         parser.error(f"unknown: {', '.join(unknown)}")
 
     print(f"{os.cpu_count()} cores, Python {platform.python_version()}, median of {options.runs} runs")
-    if "decode" in what:
-        print_speeds(options.users, options.runs)
     figures: list[tuple[str, str, str]] = []
+    if "decode" in what:
+        figures += speeds(options.users, options.runs)
     if "wall" in what:
         figures += wall_time(options.users, options.latency_ms / 1000, options.runs)
     if "calls" in what:
@@ -72,6 +70,9 @@ def main() -> None:
         figures += forecast(options.users)
     if "memory" in what:
         figures += memory(options.memory_users)
+    if "transports" in what:
+        head = ("users", "ms a request", "REST: calls", "REST: seconds", "Bulk: calls", "Bulk: seconds")
+        print_table(head, transports(options.transport_users, [0, options.latency_ms / 1000], options.runs))
     if figures:
         print_table(("what", "measured", "to reach"), figures)
 
@@ -79,37 +80,60 @@ def main() -> None:
 # Rows a second --------------------------------------------------------------------------------------------------
 
 
-def print_speeds(users: int, runs: int) -> None:
+@dataclass(frozen=True)
+class Case:
+    """An organisation to read, and the bodies of its pages."""
+
+    settings: SalesforceSettings
+    selection: FieldSelection
+    window: SyncWindow
+    pages: list[bytes]
+
+    @property
+    def query(self) -> str:
+        return soql.select_users(self.selection.soql_names, self.window)
+
+
+def speeds(users: int, runs: int) -> list[tuple[str, str, str]]:
     """Users to Arrow, against the usual way: all of them as dictionaries, then a DataFrame."""
     with connected(users) as (rest, settings):
-        names = rest.selected_fields().soql_names
-        query = soql.select_users(names, everything(rest))
-        recorder = Recorder(settings)
-        usual = usual_client(settings, recorder)
-        usual.query_all(query)  # fills the simulator's caches, too
-        pages = recorder.pages
-        decoder = PageDecoder(rest.selected_fields())
-        ways: dict[str, Callable[[], object]] = {
-            "`simple_salesforce.query_all` + pandas": lambda: query_all_to_pandas(usual, query),
-            "the same, pages from memory": lambda: query_all_to_pandas(usual_client(settings, Replayer(pages)), query),
-            "decode-to-Arrow, pages from memory": lambda: use_up(map(decoder.decode, pages)),
-            "`fetch_users`": lambda: use_up(rest.fetch_users(everything(rest), page_size=LARGEST_PAGE)),
-        }
-        timings = measure(ways, runs)
-    first = next(iter(timings.values()))
-    print_table(
-        ("users to DataFrame or Arrow", "rows/s", "x the first", "rows/s of CPU time", "x the first"),
-        [
-            (
-                name,
-                f"{users / timing.wall:,.0f}",
-                f"{first.wall / timing.wall:.1f}",
-                f"{users / timing.cpu:,.0f}",
-                f"{first.cpu / timing.cpu:.1f}",
-            )
-            for name, timing in timings.items()
-        ],
-    )
+        case = Case(settings, rest.selected_fields(), everything(rest), [])
+        client = usual_client(settings)
+        client.session.hooks["response"].append(lambda response, **_: case.pages.append(response.content))
+        client.query_all(case.query)  # fills the simulator's caches, too
+        usual, usual_read, ours, ours_read = measure_apart(
+            (query_all_from_memory, query_all, decode_from_memory, fetch_users), case, runs
+        )
+
+    def against(name: str, seconds: float, usual_seconds: float, to_reach: str) -> tuple[str, str, str]:
+        name = f"{users:,} users to Arrow against `simple_salesforce.query_all` + pandas: {name}"
+        speeds = f"{users / seconds:,.0f} against {users / usual_seconds:,.0f} rows/s"
+        return name, f"{speeds}: {usual_seconds / seconds:.1f} x", to_reach
+
+    return [
+        against("both from memory", ours, usual, "at least 5 x"),
+        against("from memory against over the simulator", ours, usual_read, "-"),
+        against("both over the simulator, one page at a time", ours_read, usual_read, "-"),
+    ]
+
+
+def query_all_from_memory(case: Case) -> object:
+    client = Salesforce(session_id="none", instance_url="https://none", session=Replayer(case.pages))
+    return to_pandas(client, case.query)
+
+
+def query_all(case: Case) -> object:
+    return to_pandas(usual_client(case.settings), case.query)
+
+
+def decode_from_memory(case: Case) -> None:
+    decoder = PageDecoder(case.selection)
+    use_up(map(decoder.decode, case.pages))
+
+
+def fetch_users(case: Case) -> None:
+    with RestUserService(case.settings) as rest:
+        use_up(rest.fetch_users(case.window, page_size=LARGEST_PAGE))
 
 
 def use_up(pages: Iterable[UserPage]) -> None:
@@ -118,29 +142,10 @@ def use_up(pages: Iterable[UserPage]) -> None:
         pass
 
 
-def query_all_to_pandas(client: Salesforce, query: str) -> object:
+def to_pandas(client: Salesforce, query: str) -> object:
     import pandas as pd
 
     return pd.DataFrame(client.query_all(query)["records"])
-
-
-class Recorder(requests.Session):
-    """A session as simple_salesforce opens it, which keeps the bodies of the first query."""
-
-    def __init__(self, settings: SalesforceSettings) -> None:
-        super().__init__()
-        self.trust_env = False
-        self.verify = settings.ca_bundle or True
-        self.headers["Sforce-Query-Options"] = f"batchSize={LARGEST_PAGE}"
-        self.pages: list[bytes] = []
-        self._complete = False
-
-    def request(self, *arguments: Any, **options: Any) -> requests.Response:
-        response = super().request(*arguments, **options)
-        if not self._complete:
-            self.pages.append(response.content)
-            self._complete = b'"done":true' in response.content[:100]
-        return response
 
 
 class Replayer(requests.Session):
@@ -158,7 +163,12 @@ class Replayer(requests.Session):
         return response
 
 
-def usual_client(settings: SalesforceSettings, session: requests.Session) -> Salesforce:
+def usual_client(settings: SalesforceSettings) -> Salesforce:
+    """Return a client as people open it, which asks for large pages."""
+    session = requests.Session()
+    session.trust_env = False
+    session.verify = settings.ca_bundle or True
+    session.headers["Sforce-Query-Options"] = f"batchSize={LARGEST_PAGE}"
     signed_in = Authenticator(settings).sign_in()
     return Salesforce(
         session_id=signed_in.access_token,
@@ -172,32 +182,37 @@ def usual_client(settings: SalesforceSettings, session: requests.Session) -> Sal
 
 
 def wall_time(users: int, latency: float, runs: int) -> list[tuple[str, str, str]]:
-    """Reading an organisation in parallel, where each answer takes its time."""
-    with connected(users, delay=latency) as (rest, settings):
-        window = everything(rest)
-        plans: list[float] = []
-
-        def read() -> None:
-            started = time.perf_counter()
-            slices = rest.plan_slices(window)
-            plans.append(time.perf_counter() - started)
-            pages = rest.fetch_slices(
-                [(part.window, None) for part in slices], settled_until=window.until, page_size=LARGEST_PAGE
-            )
-            fetched = sum(page.fetched for _, page in pages if page is not None)
+    """Reading an organisation in parallel, where each answer takes its time, step by step."""
+    steps: dict[str, list[float]] = {"begin": [], "plan": [], "read": [], "CPU": []}
+    with connected(users, delay=latency) as (_, settings):
+        for _ in range(runs):
+            with RestUserService(settings) as rest:
+                began = time.perf_counter()
+                rest.selected_fields()
+                window = everything(rest)
+                known = time.perf_counter()
+                slices = rest.plan_slices(window)
+                planned, cpu, calls = time.perf_counter(), time.process_time(), rest.usage.calls
+                pages = rest.fetch_slices(
+                    [(part.window, None) for part in slices], settled_until=window.until, page_size=LARGEST_PAGE
+                )
+                fetched = sum(page.fetched for _, page in pages if page is not None)
+                read = time.perf_counter()
             if fetched != users:
                 raise RuntimeError(f"{fetched} of {users} users were read")
-
-        timing = measure({"read": read}, runs)["read"]
-        parallel = settings.parallel_requests
-        requests_needed = math.ceil(users / LARGEST_PAGE)
-    planning = statistics.median(plans)
-    bound = requests_needed * latency / parallel
-    name = f"{users:,} users, {latency * 1000:.0f} ms a request, {parallel} at once"
+            requests_made = rest.usage.calls - calls
+            durations = (known - began, planned - known, read - planned, time.process_time() - cpu)
+            for step, duration in zip(steps.values(), durations, strict=True):
+                step.append(duration)
+    begin, plan, read, cpu = map(statistics.median, steps.values())
+    parallel = settings.parallel_requests
+    bound = 1.25 * requests_made * latency / parallel
+    name = f"{users:,} users, {latency * 1000:.0f} ms a request, {parallel} at once: seconds"
     return [
-        (f"{name}: seconds to read", f"{timing.wall - planning:.2f}", f"at most {1.25 * bound:.2f}"),
-        (f"{name}: seconds to plan the slices", f"{planning:.2f}", "-"),
-        (f"{name}: CPU seconds of the reader", f"{timing.cpu:.2f}", "-"),
+        (f"{name} to connect and read {requests_made} pages", f"{read:.2f} ({cpu:.2f} of CPU)", f"at most {bound:.2f}"),
+        (f"{name} to plan the slices before", f"{plan:.2f}", "-"),
+        (f"{name} to sign in and ask for time and fields before", f"{begin:.2f}", "-"),
+        (f"{name} in all", f"{begin + plan + read:.2f}", "-"),
     ]
 
 
@@ -277,18 +292,26 @@ def everything(rest: RestUserService) -> SyncWindow:
     return SyncWindow(None, rest.server_time())
 
 
-def measure(ways: dict[str, Callable[[], object]], runs: int) -> dict[str, Timing]:
-    """Time each way so many times, in turns, so that what disturbs the machine disturbs all of them."""
-    walls: dict[str, list[float]] = {name: [] for name in ways}
-    cpus: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(runs):
-        for name, run in ways.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            result = run()
-            walls[name].append(time.perf_counter() - wall)
-            cpus[name].append(time.process_time() - cpu)
-            del result
-    return {name: Timing(statistics.median(walls[name]), statistics.median(cpus[name])) for name in ways}
+def measure_apart(ways: Sequence[Callable[[Case], object]], case: Case, runs: int) -> list[float]:
+    """Return the median of the seconds that each way takes, after one run that does not count.
+
+    Each has a process of its own, because what one leaves in memory slows down whatever comes after it; and they take
+    turns, so that what disturbs the machine disturbs all of them.
+    """
+    seconds: list[list[float]] = [[] for _ in ways]
+    with ExitStack() as stack:
+        context = multiprocessing.get_context("spawn")
+        processes = [stack.enter_context(ProcessPoolExecutor(1, context)) for _ in ways]
+        for _ in range(1 + runs):
+            for process, way, taken in zip(processes, ways, seconds, strict=True):
+                taken.append(process.submit(seconds_of, way, case).result())
+    return [statistics.median(taken[1:]) for taken in seconds]
+
+
+def seconds_of(way: Callable[[Case], object], case: Case) -> float:
+    started = time.perf_counter()
+    way(case)
+    return time.perf_counter() - started
 
 
 def print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

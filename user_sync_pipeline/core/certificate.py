@@ -6,10 +6,10 @@ What does not: counting (`warehouse/census.py`, and Salesforce itself).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 from user_sync_pipeline.core.windows import SyncWindow, format_moment
 
@@ -30,7 +30,8 @@ class Certificate:
     come. `users` and `digest` are as in `warehouse/census.py`, `rejected` counts rows that could not be stored.
     `closing_count` is Salesforce's own COUNT() for the window, asked after the last page; None when nothing was asked.
     `hidden_fields` and `lost_fields` (hidden in mid-run) are not in the tables; `formula_fields` change without a
-    trace in SystemModstamp, so that only a full run brings them up to date.
+    trace in SystemModstamp, so that only a full run brings them up to date. `transport` is "rest" or "bulk": that of
+    the last page.
     """
 
     window: SyncWindow | None
@@ -45,14 +46,42 @@ class Certificate:
     hidden_fields: tuple[str, ...] = ()
     lost_fields: tuple[str, ...] = ()
     formula_fields: tuple[str, ...] = ()
+    transport: str = "rest"
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> Self:
+        """Return the certificate that the ledger keeps as `kept`."""
+        lists: dict[str, Any] = {name: tuple(kept[name]) for name in ("hidden_fields", "lost_fields", "formula_fields")}
+        figures: dict[str, Any] = {
+            name: kept[name] for name in ("limited", "users", "rejected", "closing_count", "digest")
+        }
+        return cls(
+            _window(kept) if kept["until"] else None,
+            datetime.fromisoformat(kept["vouched_until"]),
+            slices=tuple(SliceRead(_window(each), each["rows"]) for each in kept["slices"]),
+            users_by_type=kept["users_by_type"],
+            transport=kept.get("transport", "rest"),
+            **figures,
+            **lists,
+        )
+
+    @property
+    def seen(self) -> int:
+        """How many users were read, stored or not."""
+        return self.users + self.rejected
+
+    @property
+    def missing(self) -> int:
+        """How many more users Salesforce counted at the end than were read.
+
+        It may count fewer: who changes while the run reads is seen, and then leaves the window.
+        """
+        return 0 if self.closing_count is None else max(0, self.closing_count - self.seen)
 
     @property
     def complete(self) -> bool:
-        """Whether the window was read to its end, and Salesforce holds no more users in it than were seen.
-
-        It may hold fewer: who changes while the run reads is seen, and then leaves the window.
-        """
-        return not self.limited and (self.closing_count is None or self.closing_count <= self.users + self.rejected)
+        """Whether the window was read to its end, and Salesforce holds no more users in it than were seen."""
+        return not self.limited and self.missing == 0
 
     def as_json(self) -> dict[str, Any]:
         """Return what the ledger keeps."""
@@ -61,6 +90,7 @@ class Certificate:
             **(_bounds(self.window) if self.window else {"since": None, "until": None}),
             "vouched_until": format_moment(self.vouched_until),
             "limited": self.limited,
+            "transport": self.transport,
             "slices": [{**_bounds(each.window), "rows": each.rows} for each in self.slices],
             "users": self.users,
             "rejected": self.rejected,
@@ -71,6 +101,11 @@ class Certificate:
             "lost_fields": list(self.lost_fields),
             "formula_fields": list(self.formula_fields),
         }
+
+
+def _window(bounds: Mapping[str, Any]) -> SyncWindow:
+    since = bounds["since"]
+    return SyncWindow(datetime.fromisoformat(since) if since else None, datetime.fromisoformat(bounds["until"]))
 
 
 def _bounds(window: SyncWindow) -> dict[str, str | None]:

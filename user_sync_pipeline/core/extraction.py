@@ -1,16 +1,16 @@
 """One extraction: from its first question to Salesforce to the last landed page and the certificate.
 
-What belongs here: what is read and how far, going on where an earlier extraction broke off, and what the ledger is told
-meanwhile. What does not: how Salesforce is asked (`salesforce/`), how rows are stored (`warehouse/`).
+What belongs here: how far is read, going on where an earlier extraction broke off, and what the ledger is told of it.
+What does not: the pages between (`intake.py`), how Salesforce is asked (`salesforce/`), how rows are stored
+(`warehouse/`).
 """
 
 from __future__ import annotations
 
 import time as timer
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -19,37 +19,16 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from user_sync_pipeline.core.certificate import Certificate, SliceRead
 from user_sync_pipeline.core.errors import PausedError
+from user_sync_pipeline.core.intake import Intake, plan
+from user_sync_pipeline.core.read_bounds import OPEN_TRANSACTIONS, ask_for_bounds, ask_for_the_time
 from user_sync_pipeline.core.results import LandingResult, Progress, ProgressListener
 from user_sync_pipeline.core.warehouse import ledger
 from user_sync_pipeline.core.warehouse.census import take_census
-from user_sync_pipeline.core.warehouse.landing import Checkpoint, Landing
+from user_sync_pipeline.core.warehouse.landing import Landing
 from user_sync_pipeline.core.windows import Mode, SyncWindow
 
 if TYPE_CHECKING:
-    from user_sync_pipeline.core.salesforce.records import UserPage
     from user_sync_pipeline.core.salesforce.rest import RestUserService
-
-# Salesforce shows a committed change after one to three seconds; nothing younger than this is read.
-VISIBILITY_LAG = timedelta(seconds=60)
-# A clock that is off by more is worth a warning; Salesforce's own is the one that counts.
-TOLERATED_SKEW = timedelta(seconds=30)
-# When Salesforce does not say up to when it vouches: longer than it lets a transaction run.
-LONGEST_TRANSACTION = timedelta(hours=2)
-OPEN_TRANSACTIONS = "Open transactions in Salesforce may still add changes from before read_until."
-
-
-@dataclass(frozen=True, slots=True)
-class ReadBounds:
-    """How far a window is read, up to when Salesforce vouches for that, and why that is earlier, if it is."""
-
-    read_until: datetime
-    vouched_until: datetime
-    held_reason: str | None
-
-
-def read_until(window: SyncWindow, now: datetime) -> datetime:
-    """Return how far a window can be read at the moment `now` of Salesforce's clock."""
-    return min(window.until, now - VISIBILITY_LAG)
 
 
 class Extraction:
@@ -80,9 +59,9 @@ class Extraction:
     def run(self) -> LandingResult:
         """Land the window and return what became of it; the ledger tells it too, also when it fails or is paused."""
         self._selection = self._rest.selected_fields()
-        now, warnings = self._ask_for_the_time()
-        self._bounds = self._ask_for_bounds(now)
-        with self._engine.connect() as claim:  # holds the run for this process until the end
+        now, warnings = ask_for_the_time(self._rest)
+        self._bounds = ask_for_bounds(self._rest, self._window, now)
+        with ledger.claims(self._engine) as claim:
             found, run_id = self._begin_or_go_on(claim)
             self._result = LandingResult(
                 run_id,
@@ -100,26 +79,6 @@ class Extraction:
     def _calls_made(self) -> int:
         return self._rest.usage.calls - self._calls_before
 
-    def _ask_for_the_time(self) -> tuple[datetime, tuple[str, ...]]:
-        before = datetime.now(UTC)
-        now = self._rest.server_time()
-        skew = before + (datetime.now(UTC) - before) / 2 - now
-        if abs(skew) <= TOLERATED_SKEW:
-            return now, ()
-        side = "ahead of" if skew > timedelta() else "behind"
-        seconds = abs(round(skew.total_seconds()))
-        return now, (f"The clock of this machine is {seconds:,} seconds {side} Salesforce's; set it right.",)
-
-    def _ask_for_bounds(self, now: datetime) -> ReadBounds:
-        until = read_until(self._window, now)
-        vouched_for = self._rest.latest_date_covered(now)
-        if vouched_for is None:
-            reason = "Salesforce does not say up to when its answers are whole, so a transaction may still be open."
-            return ReadBounds(until, min(until, now - LONGEST_TRANSACTION), reason)
-        if vouched_for >= until:
-            return ReadBounds(until, until, None)
-        return ReadBounds(until, vouched_for, OPEN_TRANSACTIONS)
-
     def _begin_or_go_on(self, claim: Connection) -> tuple[ledger.BrokenOffRun | None, UUID]:
         """Open a run in the ledger, or find the one to go on with; a run with a limit is always a new one."""
         org_id = self._rest.org_id
@@ -130,7 +89,7 @@ class Extraction:
             found = ledger.claim_broken_off_run(claim, org_id=org_id, window=self._window, fields=fields)
         with self._engine.begin() as connection:
             if found is not None:
-                ledger.resume_run(connection, found.run_id)
+                ledger.resume_run(connection, found.run_id, until=self._window.until)
                 return found, found.run_id
             run_id = ledger.begin_run(
                 connection,
@@ -157,7 +116,6 @@ class Extraction:
 
     def _read(self, found: ledger.BrokenOffRun | None) -> None:
         settled_until = self._bounds.vouched_until
-        self._columns = found.columns if found else self._selection.columns
         if self._window.since is not None and self._window.since >= self._bounds.read_until:
             self._record_nothing_to_read()
             return
@@ -166,21 +124,26 @@ class Extraction:
         if found:
             self._go_back_to_checkpoints(landing, found)
         else:
-            landing.plan(self._plan(readable))
-        self._land(landing, settled_until)
+            landing.plan(plan(self._rest, readable, self._limit))
+        intake = Intake(
+            self._engine,
+            self._rest,
+            landing,
+            self._result,
+            columns=found.columns if found else self._selection.columns,
+            settled_until=settled_until,
+            limit=self._limit,
+            on_page=self._report,
+        )
+        intake.land()
         self._finish(landing)
-
-    def _plan(self, window: SyncWindow) -> list[tuple[SyncWindow, int]]:
-        if self._limit is not None:
-            return [(window, self._limit)]
-        return [(slice_.window, slice_.rows) for slice_ in self._rest.plan_slices(window)]
 
     def _go_back_to_checkpoints(self, landing: Landing, found: ledger.BrokenOffRun) -> None:
         """Take up the slices of a run that broke off, and add what has become readable since then."""
         landing.go_back_to_checkpoints()
         reached = max(slice_.window.until for slice_ in landing.checkpoints())
         if reached < landing.window.until:
-            landing.plan(self._plan(SyncWindow(reached, landing.window.until)))
+            landing.plan(plan(self._rest, SyncWindow(reached, landing.window.until)))
         if found.covered_until < reached:
             # What was open then may have been committed behind the pages that were read before the break.
             reason = found.held_reason or self._bounds.held_reason or OPEN_TRANSACTIONS
@@ -189,55 +152,6 @@ class Extraction:
             self._record_bounds(connection, found.run_id)
         self._result.resumed = True
         self._result.lost_fields = found.lost_fields
-        self._result.rejected = landing.rejected()
-
-    def _land(self, landing: Landing, settled_until: datetime) -> None:
-        result, slices = self._result, landing.checkpoints()
-        planned = sum(slice_.counted_rows for slice_ in slices)
-        result.fetched = sum(slice_.landed_rows for slice_ in slices) + result.rows_not_stored
-        page_size = self._rest.page_size_for(planned)
-        unfinished = [slice_ for slice_ in slices if not slice_.finished]
-        with closing(self._pages(unfinished, settled_until, page_size)) as pages:
-            for number, page in pages:
-                slice_ = unfinished[number]
-                if page is None:
-                    landing.finish_slice(slice_.slice)
-                    continue
-                self._note_lost_fields()
-                landing.append(page.batch, page.rejected, slice_=slice_)
-                result.fetched += page.fetched
-                result.rejected.extend(page.rejected)
-                self._report(page.total if self._limit is not None else max(planned, result.fetched))
-        result.limited = self._limit is not None and result.fetched >= self._limit
-
-    def _pages(
-        self, slices: Sequence[Checkpoint], settled_until: datetime, page_size: int
-    ) -> Generator[tuple[int, UserPage | None], None, None]:
-        if self._limit is None:
-            stretches = [(slice_.window, slice_.position) for slice_ in slices]
-            yield from self._rest.fetch_slices(stretches, settled_until=settled_until, page_size=page_size)
-        else:
-            for page in self._rest.fetch_users(slices[0].window, limit=self._limit, settled_until=settled_until):
-                yield 0, page
-
-    def _note_lost_fields(self) -> None:
-        """Tell the ledger before a page is stored that a field has vanished: what is stored of it must stay."""
-        selection, before = self._rest.selected_fields(), self._selection
-        if selection is before:
-            return
-        self._selection = selection
-        self._columns = tuple(column for column in self._columns if column in selection.columns)
-        lost = tuple(name for name in before.soql_names if name not in selection.soql_names)
-        self._result.lost_fields += lost
-        self._result.hidden_fields = selection.hidden
-        with self._engine.begin() as connection:
-            ledger.record_lost_fields(
-                connection,
-                self._result.run_id,
-                fields=selection.soql_names,
-                columns=self._columns,
-                lost=self._result.lost_fields,
-            )
 
     def _report(self, total: int) -> None:
         self._pages_landed += 1
@@ -266,7 +180,8 @@ class Extraction:
                 users_by_type=census.users_by_type,
                 hidden_fields=result.hidden_fields,
                 lost_fields=result.lost_fields,
-                formula_fields=self._selection.formulas,
+                formula_fields=self._rest.selected_fields().formulas,
+                transport=result.transport,
             )
             self._record(connection, certificate)
 

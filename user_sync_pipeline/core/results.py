@@ -38,11 +38,15 @@ ProgressListener = Callable[[Progress], None]
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a run would fetch and cost, asked before anything is fetched."""
+    """What a run would fetch and cost, asked before anything is fetched.
+
+    `transport` is "rest" or "bulk"; of the calls by Bulk, those that look how far its job is are an estimate.
+    """
 
     rows: int
     api_calls: int
     usage: ApiUsage
+    transport: str = "rest"
 
     @property
     def share(self) -> float | None:
@@ -56,6 +60,7 @@ class LandingResult:
 
     `lost_fields` were hidden or removed while it ran; `held_reason` says why the watermark cannot follow to
     `read_until`; `resumed` tells that it went on where an earlier one had broken off. `warnings` are sentences.
+    `transport` is "rest" or "bulk": that of the last page.
     """
 
     run_id: UUID
@@ -64,6 +69,7 @@ class LandingResult:
     read_until: datetime
     usage: ApiUsage
     limited: bool = False
+    transport: str = "rest"
     fetched: int = 0
     last_change: datetime | None = None
     rejected: list[RejectedValue] = field(default_factory=list)
@@ -109,14 +115,18 @@ class SyncUsersResult:
         return self.landing.rows_not_stored + self.counts.rejected
 
     @property
+    def missing(self) -> int:
+        """Users of the window that Salesforce counted at the end and that were not read."""
+        return self.landing.certificate.missing if self.landing.certificate else 0
+
+    @property
     def complete(self) -> bool:
         """Whether the whole window was read, Salesforce's closing count agrees, and every row was stored."""
-        certificate = self.landing.certificate
-        return not self.landing.limited and self.rejected == 0 and (certificate is None or certificate.complete)
+        return not self.landing.limited and self.rejected == 0 and self.missing == 0
 
     def as_json(self) -> dict[str, Any]:
         """Return the keys that `user-sync sync-users --json` prints."""
-        window, usage = self.landing.window, self.landing.usage
+        window, usage, certificate = self.landing.window, self.landing.usage, self.landing.certificate
         return {
             "mode": self.landing.mode,
             "since": format_moment(window.since) if window.since else None,
@@ -131,4 +141,9 @@ class SyncUsersResult:
             "complete": self.complete,
             "watermark": format_moment(self.watermark) if self.watermark else None,
             "duration_seconds": round(self.seconds, 3),
+            "held_reason": self.landing.held_reason,
+            "resumed": self.landing.resumed,
+            "transport": self.landing.transport,
+            "warnings": list(self.landing.warnings),
+            "certificate": certificate.as_json() if certificate else None,
         }

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 from urllib.parse import urlsplit
 
 from user_sync_pipeline.core.errors import ConfigurationError
@@ -25,10 +25,11 @@ DEFAULT_RESERVE_PERCENT = 10
 DEFAULT_PARALLEL_REQUESTS, MOST_PARALLEL_REQUESTS = 4, 16
 
 Environment = Mapping[str, str]
-Transport = Literal["auto", "rest"]
+Transport = Literal["auto", "rest", "bulk"]
 
 _API_VERSION = re.compile(r"[1-9][0-9]\.0")
 _FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,79}")
+_FIELDS_OF_WHOEVER_ASKS = frozenset({"lastvieweddate", "lastreferenceddate"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,8 @@ class SalesforceSettings:
     """How to sign in to Salesforce, and how to read from it.
 
     `page_size` is records per request, None for a choice by the size of the window; large windows are read by
-    `parallel_requests` at once. `api_budget_per_run` is in requests, None for no bound; `api_reserve_percent` of the
+    `parallel_requests` at once. `transport` chooses between REST and Bulk 2.0; auto does by the number of users.
+    `api_budget_per_run` is in requests, None for no bound; `api_reserve_percent` of the
     organisation's daily requests are left to others.
     """
 
@@ -137,6 +139,17 @@ def environment_name(environment: Environment | None = None) -> str:
     return (_Reader(environment).text("USER_SYNC_ENVIRONMENT") or "development").lower()
 
 
+def failure_webhook_url(environment: Environment | None = None) -> str | None:
+    """Return `USER_SYNC_FAILURE_WEBHOOK_URL`, None when it is not set; the whole address is a secret."""
+    name = "USER_SYNC_FAILURE_WEBHOOK_URL"
+    read = _Reader(environment)
+    whole = read.text(name)
+    if whole is None:
+        return None
+    address, mark, query = whole.partition("?")
+    return f"{_Reader({name: address}).url(name, with_path=True)}{mark}{query}"
+
+
 class _Reader:
     """Reads variables; one that is empty or blank counts as not set."""
 
@@ -200,8 +213,8 @@ def _page_size(text: str) -> int | None:
 
 
 def _transport(text: str) -> Transport:
-    if text not in ("auto", "rest"):
-        raise ConfigurationError(f"SALESFORCE_TRANSPORT is {text!r}; give auto or rest.")
+    if text not in get_args(Transport):
+        raise ConfigurationError(f"SALESFORCE_TRANSPORT is {text!r}; give auto, rest or bulk.")
     return cast(Transport, text)
 
 
@@ -211,5 +224,10 @@ def _extra_fields(text: str) -> tuple[str, ...]:
         if not _FIELD_NAME.fullmatch(name):
             raise ConfigurationError(
                 f"SALESFORCE_EXTRA_FIELDS holds {name!r}, which is not a field name; write it as Region__c,Team__c."
+            )
+        if name.lower() in _FIELDS_OF_WHOEVER_ASKS:
+            raise ConfigurationError(
+                f"SALESFORCE_EXTRA_FIELDS holds {name}, which tells of the integration user and not of those who are "
+                "read; leave it out."
             )
     return names

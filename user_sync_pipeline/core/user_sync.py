@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time as timer
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -17,7 +17,8 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session
 
 from user_sync_pipeline.core.errors import UsageError
-from user_sync_pipeline.core.extraction import VISIBILITY_LAG, Extraction, failure_in_ledger, read_until
+from user_sync_pipeline.core.extraction import Extraction, failure_in_ledger
+from user_sync_pipeline.core.read_bounds import VISIBILITY_LAG, read_until
 from user_sync_pipeline.core.results import Forecast, LandingResult, Progress, ProgressListener, SyncUsersResult
 from user_sync_pipeline.core.warehouse import ledger
 from user_sync_pipeline.core.warehouse.database import database_errors
@@ -69,8 +70,9 @@ class UserSyncService:
         Without `window` that is everything since `modified_since` (aware), or simply everything.
         Raises the classes of `core/errors.py`; what was stored before an error stays and is consistent.
         """
+        _refuse_empty_limit(limit)
         if window is None:
-            now = datetime.now(UTC)
+            now = self._rest.server_time()
             window = SyncWindow.custom(modified_since, None, now=now) if modified_since else SyncWindow.full(now=now)
         mode = mode or ("full" if window.since is None else "custom")
         started = timer.monotonic()
@@ -94,8 +96,7 @@ class UserSyncService:
         off or was paused is continued by the next one for the same window. The ledger tells whether the run landed,
         failed or was paused, whatever happens.
         """
-        if limit is not None and limit < 1:
-            raise UsageError(f"--limit is {limit}; give a number of rows that is 1 or more.")
+        _refuse_empty_limit(limit)
         extraction = Extraction(
             self._engine,
             self._rest,
@@ -134,7 +135,12 @@ class UserSyncService:
             calls = CALLS_TO_BEGIN + _pages(rows, self._rest.page_size_for(limit))
             return Forecast(rows, calls + (CALLS_TO_END if rows < limit else 0), self._rest.usage)
         before = self._rest.usage.calls
-        slices = self._rest.plan_slices(readable)
+        rows = self._rest.count_users(readable)
+        if self._rest.transport_for(rows) == "bulk":
+            counts = self._rest.usage.calls - before
+            calls = CALLS_TO_BEGIN + counts + self._rest.bulk_calls_for(rows) + CALLS_TO_END
+            return Forecast(rows, calls, self._rest.usage, "bulk")
+        slices = self._rest.plan_slices(readable, rows)
         counts = self._rest.usage.calls - before
         rows = sum(slice_.rows for slice_ in slices)
         page_size = self._rest.page_size_for(rows)
@@ -154,6 +160,11 @@ class UserSyncService:
         if watermark is None:
             return SyncWindow.full(now=now)
         return SyncWindow.custom(watermark - WATERMARK_OVERLAP, None, now=now)
+
+
+def _refuse_empty_limit(limit: int | None) -> None:
+    if limit is not None and limit < 1:
+        raise UsageError(f"--limit is {limit}; give a number of rows that is 1 or more.")
 
 
 def _pages(rows: int, page_size: int) -> int:

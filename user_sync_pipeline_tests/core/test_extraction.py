@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
+from user_sync_pipeline.core.certificate import Certificate
 from user_sync_pipeline.core.errors import ConfigurationError, PausedError
-from user_sync_pipeline.core.extraction import LONGEST_TRANSACTION, OPEN_TRANSACTIONS
+from user_sync_pipeline.core.read_bounds import LONGEST_TRANSACTION, OPEN_TRANSACTIONS
 from user_sync_pipeline.core.salesforce.rest import RestUserService
 from user_sync_pipeline.core.salesforce.transport import RetryPolicy
 from user_sync_pipeline.core.settings import SalesforceSettings
@@ -189,7 +190,7 @@ def test_before_the_first_run_everything_is_to_be_read(users: UserSyncService) -
     assert users.window_since_watermark() == SyncWindow.full(now=NOW)
 
 
-def test_another_organisation_is_refused_before_anything_is_stored(
+def test_gotcha_34_another_organisation_is_refused_before_anything_is_stored(
     users: UserSyncService, org: SalesforceSimulator, engine: Engine
 ) -> None:
     users.sync_users(window=WINDOW)
@@ -205,7 +206,7 @@ def test_another_organisation_is_refused_before_anything_is_stored(
 
 
 @pytest.mark.parametrize(("shift", "warning"), [(1, "behind"), (-1, "ahead of")])
-def test_a_clock_that_is_wrong_is_warned_of_and_has_no_say(
+def test_gotcha_05_a_clock_that_is_wrong_is_warned_of_and_has_no_say(
     users: UserSyncService, org: SalesforceSimulator, shift: int, warning: str
 ) -> None:
     now = datetime.now(UTC).replace(microsecond=0) + shift * timedelta(hours=1)
@@ -224,7 +225,7 @@ def test_a_clock_that_is_nearly_right_is_not_warned_of(users: UserSyncService, o
 # Fields that vanish -------------------------------------------------------------------------------------------------
 
 
-def test_a_field_that_vanishes_while_it_is_read_leaves_what_is_stored_of_it(
+def test_gotcha_27_a_field_that_vanishes_while_it_is_read_leaves_what_is_stored_of_it(
     users: UserSyncService, org: SalesforceSimulator, engine: Engine
 ) -> None:
     users.sync_users(window=WINDOW)
@@ -259,7 +260,7 @@ def test_the_certificate_can_be_checked_against_the_table(
     result = users.sync_users(window=WINDOW)
     [(certificate,)] = rows(engine, "SELECT certificate FROM user_sync.sync_runs")
     assert result.landing.certificate is not None
-    assert certificate == result.landing.certificate.as_json()
+    assert certificate == result.landing.certificate.as_json() == Certificate.from_json(certificate).as_json()
 
     stored = rows(engine, "SELECT id, system_modstamp, user_type, is_active FROM sf_users")
     lines = sorted(f"{id_} {moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z" for id_, moment, _, _ in stored)
@@ -295,7 +296,7 @@ def test_a_user_that_was_missed_makes_the_run_incomplete(users: UserSyncService,
     assert result.as_json()["complete"] is False
 
 
-def test_a_user_who_changes_while_the_run_reads_leaves_it_complete(
+def test_gotcha_40_a_user_who_changes_while_the_run_reads_leaves_it_complete(
     users: UserSyncService, org: SalesforceSimulator
 ) -> None:
     def change(progress: Progress) -> None:

@@ -83,7 +83,9 @@ def tables(engine: Engine) -> list[list[tuple[Any, ...]]]:
 # Killed anywhere ----------------------------------------------------------------------------------------------------
 
 
-def test_a_run_that_is_paused_after_any_request_goes_on_from_there(org: SalesforceSimulator, engine: Engine) -> None:
+def test_scenario_16_a_run_that_is_paused_after_any_request_goes_on_from_there(
+    org: SalesforceSimulator, engine: Engine
+) -> None:
     undisturbed = sync(org, engine)
     expected = tables(engine)
     assert len(undisturbed.landing.certificate.slices) == SLICES  # type: ignore[union-attr]
@@ -110,7 +112,7 @@ def test_a_run_that_is_paused_after_any_request_goes_on_from_there(org: Salesfor
 
 @pytest.mark.slow
 @pytest.mark.parametrize("connection", ["drop_before", "drop_after"])
-def test_a_run_that_loses_the_network_at_any_page_goes_on_from_there(
+def test_scenario_16_a_run_that_loses_the_network_at_any_page_goes_on_from_there(
     org: SalesforceSimulator, engine: Engine, connection: str
 ) -> None:
     sync(org, engine)
@@ -154,7 +156,9 @@ def killed_before_commit(engine: Engine, number: int) -> Iterator[Callable[[], i
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_before_any_commit_goes_on_from_there(org: SalesforceSimulator, engine: Engine) -> None:
+def test_scenario_16_a_run_that_is_killed_before_any_commit_goes_on_from_there(
+    org: SalesforceSimulator, engine: Engine
+) -> None:
     with killed_before_commit(engine, 10**6) as commits:
         sync(org, engine)
     expected = tables(engine)
@@ -228,14 +232,33 @@ def test_the_watermark_stays_where_the_first_part_was_vouched_for(org: Salesforc
 
 @pytest.mark.parametrize(
     "options",
-    [{"limit": 100}, {"window": SyncWindow(None, WINDOW.until - timedelta(hours=6))}],
-    ids=["a limit", "another window"],
+    [
+        {"limit": 100},
+        {"window": SyncWindow(MADE_AT - timedelta(days=3000), WINDOW.until)},
+        {"window": SyncWindow(None, WINDOW.until - timedelta(days=8))},
+    ],
+    ids=["a limit", "another start", "an end long ago"],
 )
 def test_a_run_for_something_else_begins_anew(
     org: SalesforceSimulator, engine: Engine, options: dict[str, Any]
 ) -> None:
     break_off(org, engine, **options)
     assert not sync(org, engine).landing.resumed
+
+
+def test_a_run_up_to_today_is_gone_on_with_tomorrow(org: SalesforceSimulator, engine: Engine) -> None:
+    """A daily quota is often free again only on the next day, when the same command means a longer window."""
+    break_off(org, engine)
+    org.org.add_user(Username="new@example.com", LastName="New", Alias="new")
+    org.clock.advance(timedelta(days=1))
+    tomorrow = SyncWindow(None, WINDOW.until + timedelta(days=1))
+    with service(org, engine) as users:
+        result = users.sync_users(window=tomorrow)
+    assert result.landing.resumed
+    assert result.complete
+    assert rows(engine, "SELECT count(*) FROM sf_users") == [(MANY + 1,)]
+    assert rows(engine, "SELECT until, outcome FROM user_sync.sync_runs") == [(tomorrow.until, "complete")]
+    assert result.watermark == NOW + timedelta(days=1) - VISIBILITY_LAG
 
 
 def test_a_run_that_can_see_other_fields_begins_anew(org: SalesforceSimulator, engine: Engine) -> None:
@@ -251,7 +274,7 @@ def test_a_run_that_has_landed_is_not_gone_on_with(org: SalesforceSimulator, eng
     assert second.landing.run_id != first.landing.run_id
 
 
-def test_a_run_that_is_alive_is_left_to_its_process(org: SalesforceSimulator, engine: Engine) -> None:
+def test_gotcha_37_a_run_that_is_alive_is_left_to_its_process(org: SalesforceSimulator, engine: Engine) -> None:
     begun, may_end = threading.Event(), threading.Event()
     results: list[Any] = []
 

@@ -87,7 +87,7 @@ def test_a_deactivated_user_is_kept_with_the_moment_and_loses_it_on_return(
         assert scalar(engine, gone_since) is not is_active
 
 
-def test_what_changed_within_the_last_minute_waits_for_the_next_run(
+def test_gotcha_02_what_changed_within_the_last_minute_waits_for_the_next_run(
     service: UserSyncService, engine: Engine, salesforce: SalesforceSimulator
 ) -> None:
     salesforce.org.add_user(Username="new@example.com", LastName="New", Alias="new")
@@ -126,7 +126,7 @@ def test_a_window_that_has_just_begun_fetches_nothing_and_succeeds(
     assert result.complete is True
 
 
-def test_a_hidden_field_is_reported_and_its_stored_values_stay(
+def test_gotcha_26_a_hidden_field_is_reported_and_its_stored_values_stay(
     service: UserSyncService, engine: Engine, salesforce: SalesforceSimulator
 ) -> None:
     service.sync_users()
@@ -143,6 +143,18 @@ def test_a_hidden_field_is_reported_and_its_stored_values_stay(
     assert result.landing.hidden_fields == ("Title",)
     assert scalar(engine, titles) == before
     assert scalar(engine, "SELECT count(*) FROM sf_users WHERE department = 'Night Watch'") == 1
+
+
+def test_a_run_without_a_window_ends_by_the_clock_of_salesforce(
+    service: UserSyncService, salesforce: SalesforceSimulator
+) -> None:
+    """The clock of this machine is a day and a half behind."""
+    salesforce.clock.set(datetime.now(UTC) + timedelta(hours=36))
+    changed_at = salesforce.org.now()
+    salesforce.org.update_user(some_user(salesforce), Title="Chief Steward")
+    pass_the_lag(salesforce)
+    assert service.sync_users(modified_since=changed_at).landing.fetched == 1
+    assert service.sync_users().landing.last_change == changed_at
 
 
 def test_the_forecast_names_the_rows_and_fetches_none(

@@ -29,20 +29,24 @@ class ApiBudget:
         """Return the bounds that are set."""
         return cls(settings.api_budget_per_run, settings.api_reserve_percent)
 
+    def available(self, usage: ApiUsage) -> int | None:
+        """Return how many requests of the organisation the reserve leaves; None while Salesforce has not told."""
+        if usage.used is None or not usage.limit:
+            return None
+        return max(0, usage.limit - usage.limit * self.reserve_percent // 100 - usage.used)
+
     def spend(self, usage: ApiUsage) -> None:
         """Count a request that is about to be sent; raises `PausedError` in place of one that is too many.
 
         Threads that share `usage` never spend more than the budget of the run together. What the organisation has
         used is known from the last answer, so before the first one nothing is held back.
         """
-        if self.reserve_percent and usage.used is not None and usage.limit:
-            reserve = usage.limit * self.reserve_percent // 100
-            if usage.used >= usage.limit - reserve:
-                raise PausedError(
-                    f"The Salesforce organisation has used {usage.used:,} of its {usage.limit:,} API requests for "
-                    f"24 hours, and SALESFORCE_API_RESERVE_PERCENT leaves {self.reserve_percent} % of them to others; "
-                    "what was stored is safe, run again when more are free or give a smaller reserve."
-                )
+        if self.reserve_percent and self.available(usage) == 0:
+            raise PausedError(
+                f"The Salesforce organisation has used {usage.used:,} of its {usage.limit:,} API requests for "
+                f"24 hours, and SALESFORCE_API_RESERVE_PERCENT leaves {self.reserve_percent} % of them to others; "
+                "what was stored is safe, run again to go on from there when more are free or give a smaller reserve."
+            )
         if not usage.count_call(at_most=self.per_run):
             raise PausedError(
                 f"This run has made the {self.per_run:,} API requests that SALESFORCE_API_BUDGET_PER_RUN allows; "

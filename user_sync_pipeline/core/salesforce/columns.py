@@ -88,6 +88,13 @@ def to_columns(fields: Sequence[UserField], rows: Sequence[tuple[Any, ...]]) -> 
     arrays = pa.array(rows, pa.struct(types.items())).flatten()
     if any(b"\x00" in array.buffers()[2].to_pybytes() for array in arrays if array.type == pa.string()):
         raise ValueError("A text holds NUL.")
+    return check_columns(fields, arrays)
+
+
+def check_columns(fields: Sequence[UserField], arrays: Sequence[pa.Array]) -> list[Column]:
+    """Return a column for each of `fields`, from arrays of text or flags without NUL; none of them is an address."""
+    import pyarrow as pa
+
     ids = [array for field, array in zip(fields, arrays, strict=True) if field.kind is Kind.ID]
     ids_are_complete = not ids or _all_complete(pa.concat_arrays(ids))
     return [_to_column(field, array, ids_are_complete) for field, array in zip(fields, arrays, strict=True)]

@@ -37,6 +37,10 @@ class RefusedQuotaError(RefusedError, PausedError):
     """Refused because a quota is used up."""
 
 
+class BulkRefusedError(UserSyncError):
+    """Bulk 2.0 does not give the users, for the reason in the text, a clause to go on a sentence with; REST may."""
+
+
 class NotReadOnlyError(ConfigurationError):
     """A request that could do more than read users was stopped before it was sent."""
 
@@ -67,14 +71,14 @@ _EXPLANATIONS = (
     _Explanation(
         "REQUEST_LIMIT_EXCEEDED",
         "Other programs keep all concurrent requests of the Salesforce organisation busy; "
-        "what was stored is safe, run again when they are done",
+        "what was stored is safe, run again to go on from there when they are done",
         said="concurrent",
         kind=RefusedQuotaError,
     ),
     _Explanation(
         "REQUEST_LIMIT_EXCEEDED",
         "The API requests of the Salesforce organisation for 24 hours are used up; "
-        "what was stored is safe, run again when some are free",
+        "what was stored is safe, run again to go on from there when some are free",
         kind=RefusedQuotaError,
     ),
     # Queries

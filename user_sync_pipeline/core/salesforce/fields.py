@@ -95,6 +95,14 @@ USER_FIELDS: tuple[UserField, ...] = (
     UserField("SystemModstamp", "system_modstamp", Kind.TIMESTAMP, required=True),
 )
 
+# What the compound Address is made of, by key: the fields are called the same with a capital. The two codes are there
+# only in organisations with state and country picklists.
+ADDRESS_PARTS: tuple[str, ...] = (
+    *("city", "country", "countryCode", "geocodeAccuracy", "latitude", "longitude"),
+    *("postalCode", "state", "stateCode", "street"),
+)
+ADDRESS_CODES = frozenset({"countryCode", "stateCode"})
+
 # Fields named in SALESFORCE_EXTRA_FIELDS are kept together in this one JSONB column.
 CUSTOM_FIELDS_COLUMN = "custom_fields"
 

@@ -24,7 +24,7 @@ from user_sync_pipeline.core.salesforce.decisions import Decision
 from user_sync_pipeline.core.salesforce.errors import RefusedError
 from user_sync_pipeline.core.salesforce.records import PageDecoder, UserPage, read_envelope
 from user_sync_pipeline.core.salesforce.selection import VisibleFields
-from user_sync_pipeline.core.salesforce.slices import halves
+from user_sync_pipeline.core.salesforce.slices import NOTHING_BEFORE, halves
 from user_sync_pipeline.core.windows import SyncWindow
 
 # A window that is not longer is not halved any more.
@@ -50,8 +50,16 @@ class _Changes(msgspec.Struct):
 
 
 def oldest_change(client: Client, window: SyncWindow) -> datetime | None:
-    """Ask for the first SystemModstamp in a window; None when nothing changed in it."""
-    answer = client.query(soql.select_users(["SystemModstamp"], window, limit=1))
+    """Ask for the first SystemModstamp in a window; None when nothing changed in it.
+
+    When even that takes Salesforce too long, it is a moment before which nothing changed.
+    """
+    try:
+        answer = client.query(soql.select_users(["SystemModstamp"], window, limit=1))
+    except RefusedError as refused:
+        if refused.decision is not Decision.HALVE:
+            raise
+        return window.since or NOTHING_BEFORE
     try:
         found = msgspec.json.decode(answer, type=_Changes).records
         return datetime.fromisoformat(found[0].SystemModstamp).astimezone(UTC) if found else None

@@ -122,21 +122,25 @@ class PageDecoder:
             return self._decode_carefully(body)
         if any(_ESCAPED_NUL.search(columns[name].array.buffers()[2]) for name in _JSON_COLUMNS & columns.keys()):
             return self._decode_carefully(body)
-        return self._build(columns, len(page.records), page.totalSize)
+        return self.build(columns, len(page.records), page.totalSize)
 
     def _decode_carefully(self, body: bytes) -> UserPage:
         page = _parse_as(body, _PlainPage)
+        return self.decode_records(page.records, page.totalSize)
+
+    def decode_records(self, records: Sequence[dict[str, Any]], total: int) -> UserPage:
+        """Return records as a page, value by value: what is broken is cleaned or left out, with a note."""
         rows: list[msgspec.Struct] = []
         notes: list[list[RejectedValue]] = []
         lost: list[RejectedValue] = []
-        for record in page.records:
+        for record in records:
             values, of_row = self._clean_record(record)
             try:
                 rows.append(msgspec.convert(values, self._row))
                 notes.append(of_row)
             except msgspec.ValidationError:
                 lost.append(self._first_of_another_type(values))
-        return self._build(self._to_columns(rows), len(rows), page.totalSize, notes, lost)
+        return self.build(self._to_columns(rows), len(rows), total, notes, lost)
 
     def _clean_record(self, record: dict[str, Any]) -> tuple[dict[str, Any], list[RejectedValue]]:
         values: dict[str, Any] = {}
@@ -156,7 +160,7 @@ class PageDecoder:
                 break
         return RejectedValue(_readable_id(values["Id"]), name, "is of another type", row_stored=False)
 
-    def _build(
+    def build(
         self,
         columns: dict[str, Column],
         rows: int,

@@ -1,6 +1,6 @@
-"""`RestUserService`: everything that the pipeline asks Salesforce, over REST.
+"""`RestUserService`: everything that the pipeline asks Salesforce.
 
-What belongs here: which requests answer which question.
+What belongs here: which requests answer which question, and whether users are read page by page or by Bulk.
 What does not: sign-in, tries, SOQL, decoding, the way through a query; each has its module. There is no way here to
 write, or to send a query of one's own.
 """
@@ -10,24 +10,28 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from contextlib import closing
+from dataclasses import replace
+from datetime import datetime
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import Literal, Self
 
 import msgspec
-from requests import Response
-from simple_salesforce.api import Salesforce
 
-from user_sync_pipeline.core.errors import ConfigurationError, UnreachableError
+from user_sync_pipeline.core.errors import ConfigurationError
 from user_sync_pipeline.core.positions import Position
 from user_sync_pipeline.core.salesforce import soql
 from user_sync_pipeline.core.salesforce.auth import Authenticator
 from user_sync_pipeline.core.salesforce.budget import ApiBudget
+from user_sync_pipeline.core.salesforce.bulk import RECORDS_WORTH_A_JOB, BulkReader, Patience, expected_calls
+from user_sync_pipeline.core.salesforce.client import RawSalesforce
 from user_sync_pipeline.core.salesforce.columns import complete_id
+from user_sync_pipeline.core.salesforce.coverage import ChangedUsers, changed_since, latest_date_covered
 from user_sync_pipeline.core.salesforce.decisions import Decision
-from user_sync_pipeline.core.salesforce.errors import NotReadOnlyError, RefusedError
+from user_sync_pipeline.core.salesforce.errors import RefusedError
+from user_sync_pipeline.core.salesforce.own_jobs import OwnJobs
 from user_sync_pipeline.core.salesforce.parallel import in_parallel
-from user_sync_pipeline.core.salesforce.read_only import READING, VERSIONS_PATH, ReadOnlyAdapter
+from user_sync_pipeline.core.salesforce.read_only import READING, VERSIONS_PATH, AllowedRequest, ReadOnlyAdapter
 from user_sync_pipeline.core.salesforce.reader import SHORTEST_WINDOW, UserReader, oldest_change
 from user_sync_pipeline.core.salesforce.records import UserPage, read_envelope
 from user_sync_pipeline.core.salesforce.selection import FieldSelection, VisibleFields
@@ -45,22 +49,6 @@ SMALL_WINDOW = 2000
 PAGES_WORTH_A_SLICE = 6
 # One count for so many pages is spent at most on finding where to cut: some three a cut where most changes are recent.
 PAGES_FOR_A_COUNT = 2
-# How far before the bound the question for `latestDateCovered` starts: longer than Salesforce lets a transaction
-# run, and short enough that few ids come with the answer.
-LOOK_BACK = timedelta(hours=2)
-SHORTEST_LOOK_BACK = timedelta(minutes=2)
-
-
-class _RawSalesforce(Salesforce):
-    """simple-salesforce, except that it hands over the bytes of an answer: they go straight into typed decoding."""
-
-    @property
-    def mdapi(self) -> NoReturn:
-        """Refuse the metadata client, which would bring a session of its own."""
-        raise NotReadOnlyError("The metadata API was not called, because only users are read here.")
-
-    def parse_result_to_json(self, result: Response) -> bytes:
-        return result.content
 
 
 class _OrganizationRecord(msgspec.Struct):
@@ -71,10 +59,6 @@ class _Organizations(msgspec.Struct):
     records: list[_OrganizationRecord]
 
 
-class _Updated(msgspec.Struct):
-    latestDateCovered: str  # noqa: N815
-
-
 class RestUserService:
     """Reads users from one Salesforce organisation; signs in on first use.
 
@@ -82,13 +66,20 @@ class RestUserService:
     `UnreachableError` or `PausedError` with a sentence for people. Close it, or use it in a `with` statement.
     """
 
-    def __init__(self, settings: SalesforceSettings | None = None, *, retry: RetryPolicy | None = None) -> None:
+    def __init__(
+        self,
+        settings: SalesforceSettings | None = None,
+        *,
+        retry: RetryPolicy | None = None,
+        patience: Patience | None = None,
+    ) -> None:
         self._settings = settings or SalesforceSettings.from_environment()
         self._retry = retry
+        self._patience = patience or Patience()
         self._authenticator = Authenticator(self._settings, retry)
         self._usage = ApiUsage()
         self._budget = ApiBudget.from_settings(self._settings)
-        self._open_client: _RawSalesforce | None = None
+        self._open_client: RawSalesforce | None = None
         self._fields = VisibleFields(self._describe, self._settings.extra_fields)
         self._org_id: str | None = None
 
@@ -118,6 +109,11 @@ class RestUserService:
         """Requests made by this object, and the organisation's quota; the same object throughout."""
         return self._usage
 
+    @property
+    def calls_left(self) -> int | None:
+        """How many requests the reserve leaves of the organisation's quota; None while Salesforce has not told."""
+        return self._budget.available(self._usage)
+
     def server_time(self) -> datetime:
         """Return Salesforce's clock, cut to the second, by a request that costs nothing of the quota."""
         client = self._client()
@@ -136,27 +132,14 @@ class RestUserService:
 
         None when Salesforce cannot say: for a moment more than 30 days ago, or when too many users changed before it.
         """
-        end = until.astimezone(UTC)
-        if end.microsecond:
-            end = end.replace(microsecond=0) + timedelta(seconds=1)
-        look_back = LOOK_BACK
-        while look_back >= SHORTEST_LOOK_BACK:
-            parameters = {"start": _second(end - look_back), "end": _second(end)}
-            try:
-                answer = self._client().restful("sobjects/User/updated/", params=parameters) or b""
-                covered = msgspec.json.decode(answer, type=_Updated).latestDateCovered
-                return datetime.fromisoformat(covered).astimezone(UTC)
-            except RefusedError as refused:
-                if refused.code == "INVALID_REPLICATION_DATE":
-                    return None
-                if refused.decision is not Decision.HALVE:
-                    raise
-                look_back /= 2
-            except ValueError:
-                raise UnreachableError(
-                    "Salesforce did not say up to when its changes are visible; run again."
-                ) from None
-        return None
+        return latest_date_covered(self._client(), until)
+
+    def changed_since(self, since: datetime, *, until: datetime) -> ChangedUsers | None:
+        """Return how many users changed from `since`, or up to two minutes earlier, to about `until`, by one request.
+
+        None when Salesforce cannot list them, because `since` is more than 30 days ago or they are too many.
+        """
+        return changed_since(self._client(), since, until)
 
     def page_size_for(self, records: int) -> int:
         """Return how many records a page is asked to hold when that many are to be read."""
@@ -164,9 +147,9 @@ class RestUserService:
             return self._settings.page_size
         return SMALLEST_PAGE if records <= SMALL_WINDOW else LARGEST_PAGE
 
-    def plan_slices(self, window: SyncWindow) -> tuple[Slice, ...]:
-        """Count the users changed in `window`, and cut it where there are many; slices come in order, without a gap."""
-        rows = self.count_users(window)
+    def plan_slices(self, window: SyncWindow, rows: int | None = None) -> tuple[Slice, ...]:
+        """Cut `window` where many users changed in it (counted unless given); slices come in order, without a gap."""
+        rows = self.count_users(window) if rows is None else rows
         pages = math.ceil(rows / self.page_size_for(rows))
         pieces = min(self._settings.parallel_requests, pages // PAGES_WORTH_A_SLICE)
         oldest = oldest_change(self._client(), window) if pieces > 1 else None
@@ -224,6 +207,42 @@ class RestUserService:
         ]
         return in_parallel(sources, workers=self._settings.parallel_requests)
 
+    def transport_for(self, rows: int) -> Literal["rest", "bulk"]:
+        """Return what so many users are read by, as SALESFORCE_TRANSPORT says; nobody is never worth a job."""
+        least = {"rest": math.inf, "auto": RECORDS_WORTH_A_JOB, "bulk": 1}
+        return "bulk" if rows >= least[self._settings.transport] else "rest"
+
+    def bulk_calls_for(self, rows: int) -> int:
+        """Return how many API calls a Bulk job of so many users takes; how often it is looked at is a guess."""
+        return expected_calls(rows, self._patience)
+
+    def fetch_slices_by_bulk(
+        self, slices: Sequence[tuple[SyncWindow, Position | None]]
+    ) -> Generator[tuple[int, UserPage | None], None, None]:
+        """Yield as `fetch_slices` does, from a Bulk job a slice, one after the other; the users come in no order.
+
+        Raises `BulkRefusedError` when they must be read by `fetch_slices`, maybe in the middle of a slice.
+        """
+        jobs = OwnJobs()
+
+        def connect(*, tries: int | None = None) -> SalesforceSession:
+            retry = self._retry or RetryPolicy()
+            return self._session(jobs.allowed, retry=replace(retry, tries=tries) if tries else retry)
+
+        origin = self._authenticator.sign_in().instance_url
+        reader = BulkReader(
+            connect,
+            self._fields,
+            jobs_url=f"{origin}/services/data/v{self._settings.api_version}/jobs/query",
+            workers=self._settings.parallel_requests,
+            patience=self._patience,
+        )
+        for number, (window, after) in enumerate(slices):
+            with closing(reader.pages(window, after)) as pages:
+                for page in pages:
+                    yield number, page
+            yield number, None
+
     def _describe(self) -> bytes:
         return self._client().restful("sobjects/User/describe") or b""
 
@@ -237,34 +256,34 @@ class RestUserService:
                 "an administrator must grant read access to Organization."
             ) from None
 
-    def _client(self) -> _RawSalesforce:
+    def _client(self) -> RawSalesforce:
         if self._open_client is None:
             self._open_client = self._connect(self._settings.page_size or SMALLEST_PAGE)
         return self._open_client
 
-    def _connect(self, page_size: int) -> _RawSalesforce:
+    def _connect(self, page_size: int) -> RawSalesforce:
         """Return a client with a session of its own: a session serves one thread."""
-        sign_in = self._authenticator.sign_in()
-        session = SalesforceSession(
+        return RawSalesforce(
+            session_id="put on by the session",
+            instance_url=self._authenticator.sign_in().instance_url,
+            version=self._settings.api_version,
+            session=self._session(READING, page_size=page_size, retry=self._retry),
+        )
+
+    def _session(
+        self, allowed: tuple[AllowedRequest, ...], *, retry: RetryPolicy | None, page_size: int | None = None
+    ) -> SalesforceSession:
+        origin = self._authenticator.sign_in().instance_url
+        return SalesforceSession(
             self._settings,
-            ReadOnlyAdapter(sign_in.instance_url, READING, self._usage, self._budget),
+            ReadOnlyAdapter(origin, allowed, self._usage, self._budget),
             tokens=self._authenticator,
             page_size=page_size,
-            retry=self._retry,
-        )
-        return _RawSalesforce(
-            session_id="put on by the session",
-            instance_url=sign_in.instance_url,
-            version=self._settings.api_version,
-            session=session,
+            retry=retry,
         )
 
 
-def _second(moment: datetime) -> str:
-    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def _count(client: _RawSalesforce, window: SyncWindow | None, created_before: datetime | None = None) -> int:
+def _count(client: RawSalesforce, window: SyncWindow | None, created_before: datetime | None = None) -> int:
     """Count users; a window that takes Salesforce too long is counted in halves."""
     try:
         total, _ = read_envelope(client.query(soql.count_users(window, created_before=created_before)))

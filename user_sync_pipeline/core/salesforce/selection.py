@@ -15,6 +15,7 @@ import msgspec
 from user_sync_pipeline.core.errors import ConfigurationError, UnreachableError
 from user_sync_pipeline.core.salesforce.errors import RefusedError
 from user_sync_pipeline.core.salesforce.fields import (
+    ADDRESS_PARTS,
     CUSTOM_FIELDS_COLUMN,
     DESCRIBE_TYPES,
     USER_FIELDS,
@@ -30,12 +31,16 @@ class FieldSelection:
     lengths; `extra` go into `custom_fields`. `hidden` are API names that Salesforce does not show: not created,
     or kept from the integration user by field-level security. `formulas` are those of the selected fields that
     Salesforce computes: they change without a trace in SystemModstamp, so only a full run brings them up to date.
+    `extra_types` are the describe types of `extra`; `address_parts` are the visible fields that Address is made of,
+    as (key in the address, API name). Only Bulk needs these two: its answers have neither types nor compound fields.
     """
 
     fields: tuple[UserField, ...]
     extra: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
     formulas: tuple[str, ...] = ()
+    extra_types: tuple[str, ...] = ()
+    address_parts: tuple[tuple[str, str], ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -122,8 +127,12 @@ def select_fields(describe: bytes, extra_fields: tuple[str, ...] = ()) -> FieldS
             else:
                 hidden.append(name)
     selection = FieldSelection(tuple(fields), tuple(extra), tuple(hidden))
-    formulas = tuple(name for name in selection.soql_names if by_name[name.lower()].calculated)
-    return replace(selection, formulas=formulas)
+    return replace(
+        selection,
+        formulas=tuple(name for name in selection.soql_names if by_name[name.lower()].calculated),
+        extra_types=tuple(by_name[name.lower()].type for name in extra),
+        address_parts=tuple((part, by_name[part.lower()].name) for part in ADDRESS_PARTS if part.lower() in by_name),
+    )
 
 
 def _as_described(field: UserField, seen: _DescribedField) -> UserField:

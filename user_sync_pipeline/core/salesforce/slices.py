@@ -10,7 +10,7 @@ import math
 from bisect import bisect_right, insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -20,6 +20,8 @@ from user_sync_pipeline.core.windows import SyncWindow
 TOLERANCE = 0.1
 # SystemModstamp is in whole seconds, so nothing shorter can be cut.
 ONE_SECOND = timedelta(seconds=1)
+# There was no Salesforce yet.
+NOTHING_BEFORE = datetime(1999, 1, 1, tzinfo=UTC)
 # Most changes are recent, so time is measured by the logarithm of age: evenly within a day, by orders of size beyond.
 EVENLY_WITHIN = timedelta(days=1)
 
@@ -42,9 +44,9 @@ class _Mark(NamedTuple):
 
 
 def halves(window: SyncWindow, since: datetime) -> tuple[SyncWindow, SyncWindow]:
-    """Return the window as two, cut midway between `since` (where what matters of it begins) and its end."""
+    """Return the window from `since` on, before which nothing of it matters, as two of the same length."""
     middle = (since + (window.until - since) / 2).replace(microsecond=0)
-    return SyncWindow(window.since, middle), SyncWindow(middle, window.until)
+    return SyncWindow(since, middle), SyncWindow(middle, window.until)
 
 
 def cut(

@@ -29,9 +29,14 @@ class Cursor(NamedTuple):
 
 
 def select_users(
-    names: Sequence[str], window: SyncWindow, *, limit: int | None = None, after: Cursor | None = None
+    names: Sequence[str],
+    window: SyncWindow,
+    *,
+    limit: int | None = None,
+    after: Cursor | None = None,
+    ordered: bool = True,
 ) -> str:
-    """Return the query for the fields `names` of the users changed in `window`, oldest change first.
+    """Return the query for the fields `names` of the users changed in `window`, oldest change first if `ordered`.
 
     With `after` it goes on behind that record. Raises `UsageError` for a limit below one.
     """
@@ -39,8 +44,8 @@ def select_users(
         raise UsageError(f"--limit is {limit}; give a number that is 1 or more.")
     conditions = _within(window) if after is None else [*_within(window), _behind(after)]
     return (
-        f"SELECT {', '.join(names)} FROM User WHERE {' AND '.join(conditions)} "
-        f"ORDER BY SystemModstamp, Id{'' if limit is None else f' LIMIT {limit}'}"
+        f"SELECT {', '.join(names)} FROM User WHERE {' AND '.join(conditions)}"
+        f"{' ORDER BY SystemModstamp, Id' if ordered else ''}{'' if limit is None else f' LIMIT {limit}'}"
     )
 
 

@@ -15,9 +15,15 @@ from sqlalchemy import Connection, text
 from user_sync_pipeline.core.windows import SyncWindow
 
 # A change moves a user forward only, so no row of the run lies before its window; some may lie behind.
+# What a run has landed before it broke off may have been replaced within the window by runs that began later.
 _OF_THE_RUN = """
     FROM user_sync.salesforce_users_raw
-    WHERE sync_run_id = :run_id AND (CAST(:since AS timestamptz) IS NULL OR system_modstamp >= :since)
+    WHERE (CAST(:since AS timestamptz) IS NULL OR system_modstamp >= :since)
+      AND (sync_run_id = :run_id OR (system_modstamp < :until AND sync_run_id IN (
+          SELECT later.run_id
+          FROM user_sync.sync_runs AS own JOIN user_sync.sync_runs AS later ON later.started_at > own.started_at
+          WHERE own.run_id = :run_id AND own.row_limit IS NULL AND later.landed_at IS NOT NULL
+      )))
 """
 # Written so that anybody can compute it from a list of ids and moments: one line a user, ordered byte by byte.
 _USERS = text(f"""
@@ -52,7 +58,7 @@ _DAYS = text(f"""
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """What a run landed.
+    """What a run landed, with the rows that later runs have put in the place of its own.
 
     `users` counts each once, by the newest of its versions. `digest` is the SHA-256, in hexadecimal, of one line a
     user, `<Id> <SystemModstamp>` as in `0055g000001AbCdAAK 2026-01-31T09:00:00.000Z`, ordered by Id and parted by

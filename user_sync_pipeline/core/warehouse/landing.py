@@ -3,14 +3,15 @@
 What belongs here: the batches of a run, their checkpoints, and replacing what earlier runs had landed in the window.
 What does not: which version of a user is the current one (`merge.py`).
 
-Every batch is committed with the checkpoint of its slice. Rows of earlier runs go only when all of the new ones are
-there, so a process that dies leaves both, and loses nothing.
+Every batch is committed with the checkpoint of its slice. A batch that is in no order, as Bulk gives them, moves no
+checkpoint: what lies behind the one that was reached before is removed and read again after a break.
+Rows of earlier runs go only when all of the new ones are there, so a process that dies leaves both, and loses nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from uuid import UUID
 from psycopg import sql
 from sqlalchemy import Connection, Engine, text
 
+from user_sync_pipeline.core.errors import UnreachableError
 from user_sync_pipeline.core.positions import Position, last_position
 from user_sync_pipeline.core.rejects import RejectedValue
 from user_sync_pipeline.core.warehouse.copying import copy_batches
@@ -27,6 +29,8 @@ from user_sync_pipeline.core.windows import SyncWindow
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# Whoever goes on with a run that broke off raises this number first; until this transaction ends nobody can.
+_TURN = text("SELECT resumed FROM user_sync.sync_runs WHERE run_id = :run_id FOR SHARE")
 _RAW = sql.Identifier("user_sync", "salesforce_users_raw")
 
 # A page may be read again after a break, and its notes are there already.
@@ -73,6 +77,15 @@ _FORGET_BEHIND_CHECKPOINT = text("""
     UPDATE user_sync.checkpoints SET landed_rows = landed_rows - (SELECT count(*) FROM gone)
     WHERE run_id = :run_id AND slice = :slice
 """)
+# Notes have no slice; where some of them may belong to rows that stay, those of the others are found again.
+_FORGET_NOTES = text("""
+    DELETE FROM user_sync.rejected_records
+    WHERE run_id = :run_id AND NOT EXISTS (
+        SELECT FROM user_sync.checkpoints AS reached
+        WHERE reached.run_id = :run_id AND (reached.finished OR reached.id IS NOT NULL)
+    )
+""")
+_DELETE_SLICE = text("DELETE FROM user_sync.checkpoints WHERE run_id = :run_id AND slice = :slice")
 _READ_REJECTED = text("""
     SELECT salesforce_id, field, reason, row_stored FROM user_sync.rejected_records
     WHERE run_id = :run_id ORDER BY rejected_record_id
@@ -113,6 +126,11 @@ class Checkpoint:
     landed_rows: int = 0
     finished: bool = False
 
+    @property
+    def rows_left(self) -> int:
+        """How many rows are still to be read, as far as they were counted."""
+        return max(0, self.counted_rows - self.landed_rows)
+
 
 class Landing:
     """The landing of the run `run_id` in `window`; the run must stand in the ledger.
@@ -129,14 +147,25 @@ class Landing:
         self.window = window
         self._settled_until = min(window.until, settled_until or window.until)
         self._engine = bind.engine
+        self._own_turn: int | None = None
 
     def plan(self, slices: Iterable[tuple[SyncWindow, int]]) -> None:
         """Add slices of the window, each with its counted rows, behind those that the run has."""
-        with self._engine.begin() as connection:
-            first = len(connection.execute(_READ_CHECKPOINTS, {"run_id": self.run_id}).all())
-            for number, (window, rows) in enumerate(slices, start=first):
-                bounds = {"since": window.since, "until": window.until, "counted_rows": rows}
-                connection.execute(_PLAN_SLICE, {"run_id": self.run_id, "slice": number, **bounds})
+        with self._turn() as connection:
+            self._plan(connection, slices)
+
+    def cut(self, slice_: Checkpoint, parts: Iterable[tuple[SyncWindow, int]]) -> None:
+        """Put the parts of a slice, each with its counted rows, in its place; nothing of it may have landed."""
+        with self._turn() as connection:
+            self._plan(connection, parts)
+            connection.execute(_DELETE_SLICE, {"run_id": self.run_id, "slice": slice_.slice})
+
+    def _plan(self, connection: Connection, slices: Iterable[tuple[SyncWindow, int]]) -> None:
+        planned = connection.execute(_READ_CHECKPOINTS, {"run_id": self.run_id}).all()
+        first = planned[-1].slice + 1 if planned else 0
+        for number, (window, rows) in enumerate(slices, start=first):
+            bounds = {"since": window.since, "until": window.until, "counted_rows": rows}
+            connection.execute(_PLAN_SLICE, {"run_id": self.run_id, "slice": number, **bounds})
 
     def checkpoints(self) -> list[Checkpoint]:
         """Return all slices of the run, in order of their numbers."""
@@ -162,22 +191,29 @@ class Landing:
 
     def go_back_to_checkpoints(self) -> None:
         """Remove the rows of unfinished slices that lie behind their checkpoints: they are going to be read again."""
+        with self._turn() as connection:
+            connection.execute(_FORGET_NOTES, {"run_id": self.run_id})
         for reached in self.checkpoints():
             if not reached.finished:
-                with self._engine.begin() as connection:
+                with self._turn() as connection:
                     connection.execute(_FORGET_BEHIND_CHECKPOINT, {"run_id": self.run_id, "slice": reached.slice})
 
     def append(
-        self, batch: pa.RecordBatch, rejected: Sequence[RejectedValue] = (), *, slice_: Checkpoint | None = None
+        self,
+        batch: pa.RecordBatch,
+        rejected: Sequence[RejectedValue] = (),
+        *,
+        slice_: Checkpoint | None = None,
+        in_order: bool = True,
     ) -> None:
         """Store one page of a slice, ordered by (SystemModstamp, Id), with its rejects and the checkpoint behind it.
 
-        Without `slice_` the window is one slice.
+        One that is not `in_order` leaves the checkpoint where it is. Without `slice_` the window is one slice.
         """
         import pyarrow as pa
 
         slice_ = slice_ or Checkpoint(0, self.window)
-        with self._engine.begin() as connection:
+        with self._turn() as connection:
             if rejected:
                 notes = [{"run_id": self.run_id, **asdict(value)} for value in rejected]
                 connection.execute(_NOTE_REJECTED, notes)
@@ -185,7 +221,8 @@ class Landing:
                 return
             landed = batch.append_column("sync_run_id", pa.repeat(str(self.run_id), batch.num_rows))
             copy_batches(connection, _RAW, landed.schema.names, [landed])
-            position = last_position(batch, min(slice_.window.until, self._settled_until))
+            settled_until = min(slice_.window.until, self._settled_until)
+            position = last_position(batch, settled_until) if in_order else None
             checkpoint = {
                 "run_id": self.run_id,
                 "slice": slice_.slice,
@@ -200,7 +237,7 @@ class Landing:
 
     def finish_slice(self, number: int) -> None:
         """Note that a slice was read to its end."""
-        with self._engine.begin() as connection:
+        with self._turn() as connection:
             connection.execute(_FINISH_SLICE, {"run_id": self.run_id, "slice": number})
 
     def finish(self, *, limited: bool, connection: Connection | None = None) -> None:
@@ -210,6 +247,23 @@ class Landing:
         """
         delete = _DELETE_UP_TO_CHECKPOINT if limited else _DELETE_WHOLE_WINDOW
         bounds = {"run_id": self.run_id, "since": self.window.since, "until": self.window.until}
-        with nullcontext(connection) if connection is not None else self._engine.begin() as own:
+        with self._turn(connection) as own:
             own.execute(delete, bounds)
             own.execute(_DELETE_CHECKPOINTS, {"run_id": self.run_id})
+
+    @contextmanager
+    def _turn(self, connection: Connection | None = None) -> Iterator[Connection]:
+        """Begin a transaction, or go on in that of `connection`; nobody else can go on with the run before it ends.
+
+        Raises `UnreachableError` when somebody has: a process that loses its connections loses its claim on the run.
+        """
+        with nullcontext(connection) if connection is not None else self._engine.begin() as own:
+            turn = own.scalar(_TURN, {"run_id": self.run_id})
+            if self._own_turn is None:
+                self._own_turn = turn
+            if turn != self._own_turn:
+                raise UnreachableError(
+                    "USER_SYNC_DATABASE_URL: the connection was lost, and another process has gone on with this run; "
+                    "leave it to that one."
+                )
+            yield own

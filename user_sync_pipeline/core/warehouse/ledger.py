@@ -8,13 +8,15 @@ Every function works in the transaction of the connection it is given.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from user_sync_pipeline.core.errors import ConfigurationError
 from user_sync_pipeline.core.salesforce.fields import USER_COLUMNS
@@ -33,13 +35,14 @@ _BEGIN_RUN = text("""
         :run_id, :org_id, :mode, :since, :until, :row_limit, :selected_fields, :fetched_columns, :started_by
     )
 """)
-# Only a run that has not landed has checkpoints.
+# Only a run that has not landed has checkpoints. One that was to end up to a week earlier is gone on with as well: a
+# quota that pauses a run is often free again only on the next day, when "up to today" means another window.
 _BROKEN_OFF = text("""
     SELECT run_id, read_until, covered_until, held_reason, fetched_columns, lost_fields
     FROM user_sync.sync_runs AS run
     WHERE org_id = :org_id
       AND since IS NOT DISTINCT FROM CAST(:since AS timestamptz)
-      AND until = :until
+      AND until BETWEEN CAST(:until AS timestamptz) - interval '7 days' AND :until
       AND row_limit IS NULL
       AND selected_fields = CAST(:selected_fields AS text[])
       AND EXISTS (SELECT FROM user_sync.checkpoints AS reached WHERE reached.run_id = run.run_id)
@@ -47,7 +50,7 @@ _BROKEN_OFF = text("""
 """)
 _CLAIM_RUN = text("SELECT pg_try_advisory_xact_lock(hashtextextended('user_sync run ' || CAST(:run_id AS text), 0))")
 _RESUME_RUN = text("""
-    UPDATE user_sync.sync_runs SET outcome = 'running', finished_at = NULL, resumed = resumed + 1
+    UPDATE user_sync.sync_runs SET outcome = 'running', finished_at = NULL, resumed = resumed + 1, until = :until
     WHERE run_id = :run_id
 """)
 _RECORD_BOUNDS = text("""
@@ -92,6 +95,16 @@ _FINISH_RUN = text("""
     WHERE run.run_id = :run_id
 """)
 _READ_WATERMARK = text("SELECT watermark FROM user_sync.watermarks WHERE org_id = :org_id")
+# A run that starts behind a gap, or reads but a part, says nothing about what lies before its end.
+_READ_SO_FAR = text("""
+    SELECT stored.watermark, (
+        SELECT max(run.read_until) FROM user_sync.sync_runs AS run
+        WHERE run.org_id = stored.org_id AND run.outcome = 'complete' AND run.row_limit IS NULL
+          AND (run.since IS NULL OR run.since <= stored.watermark)
+    ) AS read_until
+    FROM user_sync.watermarks AS stored
+    ORDER BY stored.updated_at DESC LIMIT 1
+""")
 _ADVANCE_WATERMARK = text("""
     INSERT INTO user_sync.watermarks AS stored (org_id, watermark, held_reason, run_id)
     SELECT run.org_id, least(run.covered_until, run.until), run.held_reason, run.run_id
@@ -101,6 +114,7 @@ _ADVANCE_WATERMARK = text("""
       AND run.row_limit IS NULL
       AND run.landed_at IS NOT NULL
       AND (run.since IS NULL OR run.since <= before.watermark)
+      AND (run.held_reason IS NOT NULL OR coalesce((run.certificate ->> 'complete')::boolean, true))
     ON CONFLICT (org_id) DO UPDATE SET
         watermark = excluded.watermark,
         held_reason = excluded.held_reason,
@@ -125,6 +139,13 @@ class BrokenOffRun:
     held_reason: str | None
     columns: tuple[str, ...]
     lost_fields: tuple[str, ...]
+
+
+class ReadSoFar(NamedTuple):
+    """The watermark, and up to where the newest complete run that starts behind no gap has read, maybe beyond it."""
+
+    watermark: datetime
+    read_until: datetime | None
 
 
 def refuse_other_organisation(connection: Connection, org_id: str) -> None:
@@ -173,6 +194,18 @@ def begin_run(
     return run_id
 
 
+@contextmanager
+def claims(engine: Engine) -> Iterator[Connection]:
+    """Open a connection for the claims of a process, which end with it.
+
+    It may be lost on the way: the landing notices when somebody else has gone on with the run (`landing.py`).
+    """
+    with engine.connect() as connection:
+        yield connection
+        with suppress(DBAPIError):
+            connection.rollback()
+
+
 def claim_run(connection: Connection, run_id: UUID) -> bool:
     """Take the run for this process until the transaction of `connection` ends; False when another one has it."""
     return bool(connection.scalar(_CLAIM_RUN, {"run_id": run_id}))
@@ -183,7 +216,8 @@ def claim_broken_off_run(
 ) -> BrokenOffRun | None:
     """Return the newest run without a limit that was to read this window with these fields and did not land.
 
-    It is claimed as by `claim_run`; one that another process is working on is passed over.
+    Its window may end up to a week before this one. It is claimed as by `claim_run`; one that another process is
+    working on is passed over.
     """
     asked = {"org_id": org_id, "since": window.since, "until": window.until, "selected_fields": list(fields)}
     for run in connection.execute(_BROKEN_OFF, asked).all():
@@ -199,9 +233,9 @@ def claim_broken_off_run(
     return None
 
 
-def resume_run(connection: Connection, run_id: UUID) -> None:
-    """Note that a run that had broken off goes on."""
-    connection.execute(_RESUME_RUN, {"run_id": run_id})
+def resume_run(connection: Connection, run_id: UUID, *, until: datetime) -> None:
+    """Note that a run that had broken off goes on, in a window that ends with `until`."""
+    connection.execute(_RESUME_RUN, {"run_id": run_id, "until": until})
 
 
 def record_bounds(
@@ -277,11 +311,18 @@ def read_watermark(connection: Connection, org_id: str) -> datetime | None:
     return watermark
 
 
+def read_so_far(connection: Connection) -> ReadSoFar | None:
+    """Return how far the organisation of this database has been read; None before the first full run."""
+    found = connection.execute(_READ_SO_FAR).one_or_none()
+    return ReadSoFar(found.watermark, found.read_until) if found else None
+
+
 def advance_watermark(connection: Connection, run_id: UUID) -> datetime | None:
     """Move the watermark of the run's organisation as far as the run vouches for, and return where it stands.
 
     It moves only for an unlimited run that joins what was read before without a gap: one that is open to the
-    past, or starts at or before the stored watermark. It never moves backwards.
+    past, or starts at or before the stored watermark. It never moves backwards. A run that read fewer users than
+    Salesforce counts moves it only when it is held: what was committed late lies behind where it is held.
     """
     connection.execute(_ADVANCE_WATERMARK, {"run_id": run_id})
     watermark: datetime | None = connection.scalar(_WATERMARK_OF_RUN, {"run_id": run_id})

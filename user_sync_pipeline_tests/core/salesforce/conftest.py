@@ -1,13 +1,24 @@
-"""The scripted server, one for a whole test file, and a client of it for each test."""
+"""The scripted server and a database, one each for a whole test file, and what each test uses of them."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
+from sqlalchemy import Engine, text
 
+from user_sync_pipeline.core.warehouse.database import create_database_engine
 from user_sync_pipeline.sandbox.certificates import CertificateAuthority
+from user_sync_pipeline.sandbox.postgres import PostgresServer
+from user_sync_pipeline.sandbox.salesforce import SalesforceSimulator
+from user_sync_pipeline.sandbox.sample_people import people
+from user_sync_pipeline_tests.conftest import role_url, run_as_superuser
+from user_sync_pipeline_tests.core.in_process import answered_in_process
 from user_sync_pipeline_tests.core.salesforce.scripted_server import Client, ScriptedServer
+from user_sync_pipeline_tests.core.salesforce.whole_runs import FEW, MADE_AT, NOW, PAGE
+
+_warehouses = itertools.count()
 
 
 @pytest.fixture(scope="module")
@@ -26,3 +37,38 @@ def server(one_server: ScriptedServer) -> ScriptedServer:
 @pytest.fixture
 def client(server: ScriptedServer) -> Client:
     return Client(server)
+
+
+@pytest.fixture
+def company(authority: CertificateAuthority) -> Iterator[SalesforceSimulator]:
+    """A Salesforce with a few users that is asked without a socket, at a clock that stands still."""
+    simulator = SalesforceSimulator(people(FEW, seed=7, until=MADE_AT), authority, port=443)
+    simulator.clock.set(NOW)
+    with answered_in_process(simulator.application):
+        yield simulator
+
+
+@pytest.fixture
+def paged(company: SalesforceSimulator) -> SalesforceSimulator:
+    """The company, whose users come in three pages."""
+    company.org.largest_page = PAGE
+    return company
+
+
+@pytest.fixture(scope="module")
+def one_warehouse(postgres_server: PostgresServer, migrated_template: str) -> Iterator[Engine]:
+    name = f"warehouse_{next(_warehouses)}"
+    run_as_superuser(postgres_server, f"CREATE DATABASE {name} TEMPLATE {migrated_template} OWNER postgres")
+    engine = create_database_engine(role_url(postgres_server, name))
+    yield engine
+    engine.dispose()
+    run_as_superuser(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def warehouse(one_warehouse: Engine) -> Engine:
+    """The database of this test file, migrated, and empty."""
+    tables = "sf_users, user_sync.salesforce_users_raw, user_sync.sync_runs, user_sync.watermarks"
+    with one_warehouse.begin() as connection:
+        connection.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
+    return one_warehouse

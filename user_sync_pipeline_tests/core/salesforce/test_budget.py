@@ -19,7 +19,7 @@ def quota(used: int, limit: int) -> dict[str, str]:
     return {"Sforce-Limit-Info": f"api-usage={used}/{limit}"}
 
 
-def test_a_run_pauses_before_the_request_that_is_one_too_many(client: Client) -> None:
+def test_retry_row_9_a_run_pauses_before_the_request_that_is_one_too_many(client: Client) -> None:
     for _ in range(3):
         client.get(budget=ApiBudget(per_run=3))
     with pytest.raises(PausedError, match="3 API requests that SALESFORCE_API_BUDGET_PER_RUN allows"):

@@ -69,7 +69,7 @@ def selects(org: SalesforceSimulator) -> list[str]:
 
 
 @pytest.mark.parametrize("page", [1, 2, 3, 4])
-def test_a_lost_cursor_costs_no_user_and_brings_none_twice(
+def test_retry_row_6_a_lost_cursor_costs_no_user_and_brings_none_twice(
     org: SalesforceSimulator, rest: RestUserService, page: int
 ) -> None:
     befall(org, Fault(on="next_page", first=page, times=1, error=LOST))
@@ -77,13 +77,15 @@ def test_a_lost_cursor_costs_no_user_and_brings_none_twice(
     assert len(selects(org)) == 2
 
 
-def test_a_cursor_that_is_always_lost_is_replaced_page_by_page(org: SalesforceSimulator, rest: RestUserService) -> None:
+def test_gotcha_09_a_cursor_that_is_always_lost_is_replaced_page_by_page(
+    org: SalesforceSimulator, rest: RestUserService
+) -> None:
     befall(org, Fault(on="next_page", error=LOST))
     assert ids(list(rest.fetch_users(EVERYTHING))) == all_ids(org)
     assert len(selects(org)) == 5
 
 
-def test_more_users_of_one_moment_than_a_page_holds_survive_lost_cursors(
+def test_gotcha_06_more_users_of_one_moment_than_a_page_holds_survive_lost_cursors(
     org: SalesforceSimulator, rest: RestUserService
 ) -> None:
     org.clock.set(NOW - timedelta(hours=1))
@@ -134,7 +136,7 @@ def test_a_user_who_changes_at_the_end_of_a_page_takes_no_other_with_him_when_th
 
 
 @pytest.mark.parametrize("consistency", Consistency)
-def test_users_who_change_and_so_leave_the_window_take_no_other_with_them(
+def test_gotcha_07_users_who_change_and_so_leave_the_window_take_no_other_with_them(
     org: SalesforceSimulator, rest: RestUserService, consistency: Consistency
 ) -> None:
     org.org.cursors.consistency = consistency
@@ -177,7 +179,7 @@ def test_the_place_in_a_page_is_its_last_row_that_is_settled() -> None:
 
 
 @pytest.mark.parametrize("code", ["QUERY_TIMEOUT", "QUERY_TOO_COMPLICATED", "OPERATION_TOO_LARGE"])
-def test_a_query_that_takes_too_long_is_asked_in_halves(
+def test_retry_row_5_a_query_that_takes_too_long_is_asked_in_halves(
     org: SalesforceSimulator, rest: RestUserService, code: str
 ) -> None:
     befall(org, Fault(on="query", rows_above=150, error=code))
@@ -203,7 +205,7 @@ def test_a_count_that_takes_too_long_is_asked_in_halves(org: SalesforceSimulator
     assert rest.count_users(EVERYTHING) == MANY
 
 
-def test_a_shorter_time_is_asked_for_when_too_many_users_have_changed(
+def test_retry_row_5_a_shorter_time_is_asked_for_when_too_many_users_have_changed(
     org: SalesforceSimulator, rest: RestUserService
 ) -> None:
     for minutes, user_id in enumerate(all_ids(org)[:100]):
@@ -220,7 +222,7 @@ def test_a_shorter_time_is_asked_for_when_too_many_users_have_changed(
 # Fields that vanish -------------------------------------------------------------------------------------------------
 
 
-def test_a_field_that_is_hidden_between_pages_is_left_out_of_the_rest(
+def test_retry_row_7_a_field_that_is_hidden_between_pages_is_left_out_of_the_rest(
     org: SalesforceSimulator, rest: RestUserService
 ) -> None:
     pages = []
@@ -240,7 +242,9 @@ def test_a_field_that_nobody_can_do_without_ends_the_run_when_it_is_hidden(
         read_while_hiding(org, rest, ["Username"])
 
 
-def test_fields_that_vanish_a_second_time_end_the_run(org: SalesforceSimulator, rest: RestUserService) -> None:
+def test_retry_row_7_fields_that_vanish_a_second_time_end_the_run(
+    org: SalesforceSimulator, rest: RestUserService
+) -> None:
     with pytest.raises(ConfigurationError, match="does not show the field"):
         read_while_hiding(org, rest, ["Fax", "Title", "Phone", "Division", "Alias"])
 

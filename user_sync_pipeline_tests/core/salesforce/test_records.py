@@ -92,7 +92,7 @@ def test_a_hidden_field_is_a_null_column() -> None:
         ("1700-01-01T00:00:00.000+0000", datetime(1700, 1, 1, tzinfo=UTC)),
     ],
 )
-def test_both_forms_of_moments_are_read(text: str, moment: datetime) -> None:
+def test_gotcha_14_both_forms_of_moments_are_read(text: str, moment: datetime) -> None:
     assert row(LastLoginDate=text)["last_login_date"] == moment
 
 
@@ -132,7 +132,7 @@ def test_coordinates_keep_every_digit(latitude: str) -> None:
 @pytest.mark.parametrize(
     ("short", "full"), [("0055g000001AbCd", "0055g000001AbCdAAK"), ("00D5g0000SimOrg", "00D5g0000SimOrgEQE")]
 )
-def test_a_short_id_gets_its_check_characters(short: str, full: str) -> None:
+def test_gotcha_19_a_short_id_gets_its_check_characters(short: str, full: str) -> None:
     assert complete_id(short) == full
     assert complete_id(full) == full
     assert row(Id=short)["id"] == full
@@ -247,7 +247,7 @@ def test_nul_is_removed_whatever_the_kind_of_field(field: str, value: str) -> No
     assert decoded.rejected == (RejectedValue(user_id(1), field, "1 NUL removed", True),)
 
 
-def test_half_a_character_is_replaced_and_noted() -> None:
+def test_gotcha_23_half_a_character_is_replaced_and_noted() -> None:
     decoded = decode(record(1, Title="a\ud800b"), record(2, Title="\udc00"), record(3, Title="\ud83d\ude00"))
     assert decoded.batch["title"].to_pylist() == ["a\ufffdb", "\ufffd", "😀"]
     assert [(note.salesforce_id, note.row_stored) for note in decoded.rejected] == [

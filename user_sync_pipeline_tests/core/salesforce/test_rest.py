@@ -129,14 +129,14 @@ def test_a_bad_row_does_not_cost_the_good_ones(org: SalesforceSimulator, rest: R
 # Pages ------------------------------------------------------------------------------------------------------------
 
 
-def test_small_windows_are_read_in_pages_of_200(org: SalesforceSimulator, rest: RestUserService) -> None:
+def test_gotcha_11_small_windows_are_read_in_pages_of_200(org: SalesforceSimulator, rest: RestUserService) -> None:
     read(rest)
     sizes = [request.headers["sforce-query-options"] for request in queries(org)]
     assert set(sizes) == {"batchSize=200"}
     assert len(sizes) == 1 + 3  # one count, three pages
 
 
-def test_large_windows_are_read_in_pages_of_2000(authority: CertificateAuthority) -> None:
+def test_gotcha_11_large_windows_are_read_in_pages_of_2000(authority: CertificateAuthority) -> None:
     with SalesforceSimulator(2001, authority) as org, open_service(org) as rest:
         assert [page.fetched for page in rest.fetch_users(EVERYTHING)] == [2000, 1]
         org.journal.clear()
@@ -330,8 +330,9 @@ REQUIRED_TYPES = {
 def test_the_service_has_no_method_that_takes_a_query_or_a_path() -> None:
     public = {name for name, _ in inspect.getmembers(RestUserService) if not name.startswith("_")}
     assert public == {
-        *("close", "count_users", "fetch_slices", "fetch_users", "latest_date_covered", "org_id", "page_size_for"),
-        *("plan_slices", "selected_fields", "server_time", "usage"),
+        *("bulk_calls_for", "calls_left", "changed_since", "close", "count_users", "fetch_slices"),
+        *("fetch_slices_by_bulk", "fetch_users", "latest_date_covered", "org_id", "page_size_for", "plan_slices"),
+        *("selected_fields", "server_time", "transport_for", "usage"),
     }
 
 

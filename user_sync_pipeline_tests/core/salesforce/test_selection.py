@@ -29,7 +29,7 @@ def test_everything_visible_is_selected_in_the_order_of_the_catalogue() -> None:
     assert selection.hidden == ()
 
 
-def test_a_hidden_field_is_left_out_and_reported() -> None:
+def test_gotcha_26_a_hidden_field_is_left_out_and_reported() -> None:
     selection = select_fields(described(without=("External_ID__c", "Fax")))
     assert selection.hidden == ("Fax", "External_ID__c")
     assert "External_ID__c" not in selection.soql_names
@@ -43,7 +43,7 @@ def test_a_hidden_required_field_stops_with_the_permission_to_grant(name: str) -
 
 
 @pytest.mark.parametrize(("name", "type_"), [("Title", "int"), ("IsActive", "string"), ("LastLoginDate", "date")])
-def test_a_field_of_another_type_stops_and_is_never_cast(name: str, type_: str) -> None:
+def test_gotcha_28_a_field_of_another_type_stops_and_is_never_cast(name: str, type_: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"User\.{name} is of type {type_}"):
         select_fields(described(types={name: type_}))
 

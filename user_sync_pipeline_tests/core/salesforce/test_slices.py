@@ -112,5 +112,5 @@ def test_halves_are_the_whole(seconds: int, is_open: bool) -> None:
     since = END - timedelta(seconds=seconds)
     window = SyncWindow(None if is_open else since, END)
     first, second = halves(window, since)
-    assert (first.since, first.until, second.until) == (window.since, second.since, END)
+    assert (first.since, first.until, second.until) == (since, second.since, END)
     assert since < first.until < END

@@ -129,7 +129,7 @@ SIDE_EFFECTS = ["FOR VIEW", "FOR REFERENCE", "FOR UPDATE", "UPDATE TRACKING", "U
         "SELECT Id {} FROM User",
     ],
 )
-def test_clauses_with_side_effects_are_refused(query: str, clause: str) -> None:
+def test_gotcha_38_clauses_with_side_effects_are_refused(query: str, clause: str) -> None:
     for spelling in (clause, clause.lower(), clause.title(), clause.replace(" ", "   ")):
         assert not is_sent(query.format(spelling))
 

@@ -45,30 +45,31 @@ PASSING = {
     "HTML with status 200": Answer(body=HTML, headers={"Content-Type": "text/html"}),
     "an empty body with status 200": Answer(body=b""),
     "half a JSON text with status 200": Answer(body=b'{"records": [{"Id": "005'),
+    "half a page with status 200": Answer(body=b'{"totalSize":2,"done":true,"records":[{"Id":"005"}'),
 }
 
 
 @pytest.mark.parametrize("answer", PASSING.values(), ids=PASSING)
-def test_what_passes_by_itself_is_tried_again(client: Client, answer: Answer) -> None:
+def test_retry_row_1_what_passes_by_itself_is_tried_again(client: Client, answer: Answer) -> None:
     client.server.script = [answer, answer, Answer(body=b'{"fine": true}')]
     assert client.get().json() == {"fine": True}
     assert client.pauses == [0.25, 0.5]
 
 
-def test_silence_is_tried_again(client: Client) -> None:
+def test_retry_row_1_silence_is_tried_again(client: Client) -> None:
     client.server.script = [Answer(broken="silence"), Answer(body=b'{"fine": true}')]
     assert client.get(timeouts=(5.0, 0.2)).json() == {"fine": True}
 
 
 @pytest.mark.parametrize("answer", PASSING.values(), ids=PASSING)
-def test_the_number_of_tries_is_bounded(client: Client, answer: Answer) -> None:
+def test_retry_row_1_the_number_of_tries_is_bounded(client: Client, answer: Answer) -> None:
     client.server.script = [answer] * 10
     with pytest.raises(UnreachableError, match="run again later"):
         client.get(retry={"tries": 3})
     assert len(client.server.asked) == 3
 
 
-def test_no_try_begins_after_the_deadline(client: Client) -> None:
+def test_retry_row_1_no_try_begins_after_the_deadline(client: Client) -> None:
     client.server.script = [Answer(503)] * 10
     with pytest.raises(UnreachableError, match="HTTP status 503"):
         client.get(retry={"tries": 10, "deadline": 3.0})
@@ -91,7 +92,7 @@ FINAL = {
 
 
 @pytest.mark.parametrize("answer", FINAL.values(), ids=FINAL)
-def test_what_must_be_changed_first_is_not_tried_again(client: Client, answer: Answer) -> None:
+def test_retry_row_8_what_must_be_changed_first_is_not_tried_again(client: Client, answer: Answer) -> None:
     client.server.script = [answer]
     with pytest.raises(ConfigurationError):
         client.get()
@@ -117,14 +118,14 @@ def test_what_calls_for_another_request_is_left_to_the_caller(client: Client, co
     assert len(client.server.asked) == 1
 
 
-def test_the_daily_limit_pauses_at_once(client: Client) -> None:
+def test_retry_row_3_the_daily_limit_pauses_at_once(client: Client) -> None:
     client.server.script = [DAILY]
     with pytest.raises(PausedError, match="24 hours"):
         client.get()
     assert len(client.server.asked) == 1
 
 
-def test_the_concurrent_limit_is_waited_for(client: Client) -> None:
+def test_retry_row_4_the_concurrent_limit_and_a_locked_row_are_waited_for(client: Client) -> None:
     client.server.script = [CONCURRENT, CONCURRENT, refused(400, "UNABLE_TO_LOCK_ROW"), Answer()]
     client.get()
     assert client.pauses == [2.5, 5.0, 10.0]
@@ -152,7 +153,7 @@ UNAUTHORIZED = {
 
 
 @pytest.mark.parametrize("answer", UNAUTHORIZED.values(), ids=UNAUTHORIZED)
-def test_any_401_brings_a_new_token_once(client: Client, answer: Answer) -> None:
+def test_retry_row_2_any_401_brings_a_new_token_once(client: Client, answer: Answer) -> None:
     client.server.script = [answer, Answer(body=b'{"fine": true}')]
     assert client.get().json() == {"fine": True}
     assert client.sent() == ["token-1", "token-2"]
@@ -160,7 +161,7 @@ def test_any_401_brings_a_new_token_once(client: Client, answer: Answer) -> None
 
 
 @pytest.mark.parametrize("answer", UNAUTHORIZED.values(), ids=UNAUTHORIZED)
-def test_a_second_401_is_final(client: Client, answer: Answer) -> None:
+def test_retry_row_2_a_second_401_is_final(client: Client, answer: Answer) -> None:
     client.server.script = [answer, answer]
     with pytest.raises(ConfigurationError, match="not even a new one"):
         client.get()
