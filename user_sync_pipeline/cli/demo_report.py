@@ -13,6 +13,7 @@ import click
 from sqlalchemy import Engine, text
 
 from user_sync_pipeline.cli import output
+from user_sync_pipeline.core.certificate import Certificate
 from user_sync_pipeline.core.salesforce.usage import ApiUsage
 from user_sync_pipeline.core.user_sync import LandingResult, SyncUsersResult
 from user_sync_pipeline.core.warehouse.merge import MergeCounts
@@ -45,8 +46,18 @@ def read_sync_users_result(engine: Engine, figures: Mapping[str, Any]) -> SyncUs
         run = connection.execute(_RUN, {"run_id": figures["sync_run_id"]}).one()
     usage = ApiUsage()
     usage.calls, usage.used, usage.limit = run.api_calls, figures.get("api_used"), figures.get("api_limit")
+    certificate = Certificate.from_json(run.certificate)
     landing = LandingResult(
-        run.run_id, run.mode, SyncWindow(run.since, run.until), run.read_until, usage, fetched=run.fetched
+        run.run_id,
+        run.mode,
+        SyncWindow(run.since, run.until),
+        run.read_until,
+        usage,
+        fetched=run.fetched,
+        held_reason=run.held_reason,
+        resumed=run.resumed > 0,
+        transport=certificate.transport,
+        certificate=certificate,
     )
     counts = MergeCounts(run.inserted, run.updated, run.unchanged, run.rejected)
     return SyncUsersResult(landing, counts, run.watermark, run.seconds)

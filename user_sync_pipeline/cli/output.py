@@ -75,6 +75,7 @@ class Activity:
         self.text = text
         self._started = time.monotonic()
         self._next_line = self._started + SECONDS_BETWEEN_PLAIN_LINES
+        self._first_told: tuple[float, int] | None = None
         self._task: TaskID | None = None
 
     @property
@@ -86,11 +87,15 @@ class Activity:
         """Turn to the next part of the work, of which nothing is done yet."""
         self.text = text
         self._started = time.monotonic()
+        self._first_told = None
         if self.display is not None and self._task is not None:
             self.display.reset(self._task, description=text, total=None, note="")
 
     def update(self, done: int, total: int, note: str = "") -> None:
-        """Tell how many of `total` are done; rate and time left are worked out here."""
+        """Tell how many of `total` are done; rate and time left are worked out here.
+
+        Both are measured from the first time it is told: what was done before may be the work of an earlier run.
+        """
         note = ", ".join(filter(None, (self._pace(done, total), note)))
         if self.display is not None and self._task is not None:
             self.display.update(self._task, completed=done, total=max(total, done, 1), note=note)
@@ -114,9 +119,11 @@ class Activity:
 
     def _pace(self, done: int, total: int) -> str:
         figures = [f"{done:,} of {total:,}"]
-        if done and self.seconds > 1:
-            rate = done / self.seconds
-            figures.append(f"{rate:,.0f} a second")
+        now = time.monotonic()
+        since, before = self._first_told = self._first_told or (now, done)
+        if done > before and now - since > 1:
+            rate = (done - before) / (now - since)
+            figures.append(f"{rate:,.0f}/s")
             if done < total:
                 figures.append(f"{timedelta(seconds=round((total - done) / rate))} left")
         return ", ".join(figures)

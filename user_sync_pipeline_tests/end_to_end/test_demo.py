@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from user_sync_pipeline_tests.conftest import assert_only_read
+
 pytestmark = pytest.mark.slow
 
 USER_SYNC = str(Path(sys.executable).parent / "user-sync")
@@ -20,7 +22,9 @@ CHECKS = ["auth_trigger_installed", "no_orphan_profiles", "salesforce_count_matc
 
 def run(*arguments: str, settings: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [USER_SYNC, "demo", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(settings or {})})
+    ran = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(settings or {})})
+    assert_only_read(ran.stderr)
+    return ran
 
 
 def run_json(*arguments: str, settings: dict[str, str] | None = None) -> dict[str, Any]:

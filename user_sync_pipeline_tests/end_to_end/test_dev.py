@@ -16,6 +16,7 @@ import pytest
 import requests
 
 from user_sync_pipeline.core.settings import SalesforceSettings
+from user_sync_pipeline_tests.conftest import assert_only_read
 
 pytestmark = [
     pytest.mark.slow,
@@ -68,6 +69,7 @@ class Command:
         assert self.process.stderr is not None
         self.said.extend(self.process.stderr)
         self.process.stderr.close()
+        assert_only_read("".join(self.said))
         return code
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from user_sync_pipeline_tests.conftest import assert_only_read
+
 pytestmark = pytest.mark.slow
 
 # A network of its own, in which only loopback exists.
@@ -30,4 +32,5 @@ def test_the_demo_needs_no_network_but_loopback(tmp_path: Path) -> None:
         text=True,
     )
     assert demo.returncode == 0, demo.stderr
+    assert_only_read(demo.stderr)
     assert json.loads(demo.stdout)["status"]["sync_percentage"] == 100

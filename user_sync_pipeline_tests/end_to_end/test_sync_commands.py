@@ -7,24 +7,20 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
-from click.testing import CliRunner, Result
 from sqlalchemy import Engine, text
 
-from user_sync_pipeline.cli import main
 from user_sync_pipeline.core.user_sync import VISIBILITY_LAG
-from user_sync_pipeline.core.warehouse.database import create_database_engine
 from user_sync_pipeline.sandbox.postgres import PostgresServer
 from user_sync_pipeline.sandbox.salesforce import SalesforceSimulator
 from user_sync_pipeline.sandbox.sample_people import people
 from user_sync_pipeline.sandbox.supabase import load_auth_users
 from user_sync_pipeline_tests.conftest import FEW_PEOPLE, ORG_MADE_AT
+from user_sync_pipeline_tests.end_to_end.commands import count, run, run_json
 
 USER_SYNC = str(Path(sys.executable).parent / "user-sync")
 
@@ -37,22 +33,7 @@ Sync Percentage:      {percentage}%
 """
 
 
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def database(
-    migrated_database: str, salesforce: SalesforceSimulator, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Engine]:
-    """A migrated database; the settings point at it and at the Salesforce simulator."""
-    monkeypatch.setenv("USER_SYNC_DATABASE_URL", migrated_database)
-    for name, value in salesforce.environment().items():
-        monkeypatch.setenv(name, value)
-    engine = create_database_engine(migrated_database)
-    yield engine
-    engine.dispose()
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
 
 @pytest.fixture
@@ -66,27 +47,12 @@ def users_who_can_sign_in(database: Engine, postgres_server: PostgresServer) -> 
     return number
 
 
-def run(*arguments: str, exit_code: int = 0) -> Result:
-    result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == exit_code, result.output
-    return result
-
-
-def run_json(*arguments: str, exit_code: int = 0) -> dict[str, Any]:
-    printed: dict[str, Any] = json.loads(run(*arguments, "--json", exit_code=exit_code).stdout)
-    return printed
-
-
-def count(engine: Engine, table: str) -> int:
-    with engine.connect() as connection:
-        return connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one()
-
-
 def test_all_users_arrive_and_a_second_run_changes_nothing(database: Engine) -> None:
     first = run_json("sync-users", "--mode", "full")
     assert list(first) == [
         "mode", "since", "until", "fetched", "inserted", "updated", "unchanged", "rejected", "api_calls", "api_usage",
-        "complete", "watermark", "duration_seconds",
+        "complete", "watermark", "duration_seconds", "held_reason", "resumed", "transport",
+        "warnings", "certificate",
     ]  # fmt: skip
     assert first["fetched"] == first["inserted"] == count(database, "sf_users") == FEW_PEOPLE
     assert first["since"] is None

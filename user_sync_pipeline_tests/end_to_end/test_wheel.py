@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from user_sync_pipeline_tests.conftest import assert_only_read
+
 CHECKOUT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.slow
@@ -55,5 +57,6 @@ def test_the_demo_runs_from_the_wheel_in_an_empty_folder(environment: Path, tmp_
     command = [str(environment / "bin" / "user-sync"), "demo", "--users", "40", "--json"]
     demo = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True)
     assert demo.returncode == 0, demo.stderr
+    assert_only_read(demo.stderr)
     assert json.loads(demo.stdout)["sync_users"]["inserted"] == 40
     assert list(tmp_path.iterdir()) == []
