@@ -1,6 +1,7 @@
 """`PostgresIOManager`: what an asset returns becomes a table, and a table becomes what the next asset asks for.
 
-What belongs here: from asset to table name, from annotated type to reader, and the table's figures as metadata.
+What belongs here: from asset to table name, from partitions to rows, from annotated type to reader, and the table's
+figures as metadata.
 What does not: how rows travel (`core/warehouse/tables.py`).
 """
 
@@ -12,15 +13,20 @@ from pydantic import PrivateAttr
 from sqlalchemy import Connection, Engine, text
 
 from user_sync_pipeline.core import settings
-from user_sync_pipeline.core.errors import ConfigurationError, UsageError
+from user_sync_pipeline.core.errors import ConfigurationError
 from user_sync_pipeline.core.warehouse.database import create_database_engine
-from user_sync_pipeline.core.warehouse.tables import Relation, read_arrow, read_pandas, replace_rows
+from user_sync_pipeline.core.warehouse.tables import Relation, RowRange, read_arrow, read_pandas, replace_rows
+from user_sync_pipeline.core.windows import SyncWindow
 from user_sync_pipeline.resources.failures import errors_as_failures
 
 if TYPE_CHECKING:
     from user_sync_pipeline.core.warehouse.tables import Rows
 
 TABLE_NAME = "dagster/table_name"
+# Dagster's own name for it, shared by the IO managers of other databases.
+PARTITION_COLUMN = "partition_expr"
+
+Reader = Callable[[str, Relation, RowRange | None], Any]
 
 
 class PostgresIOManager(dg.ConfigurableIOManager):
@@ -29,6 +35,10 @@ class PostgresIOManager(dg.ConfigurableIOManager):
     An asset returns a `Relation` when it has written the table itself, by SQL; else pandas DataFrames or Arrow
     data, one or many, and the table then holds exactly those rows. An input is read as the type that it is
     annotated with: `Relation`, `pandas.DataFrame`, `pyarrow.Table` or `pyarrow.RecordBatchReader`.
+
+    Of an asset with partitions, only those of the run are replaced and only those asked for are read; its metadata
+    `partition_expr` names the column of time by which a row belongs to one. The first partition is open to the past.
+    An input without partitions of its own gets the whole axis.
 
     The table is the asset's `dagster/table_name`, else its key, in `default_schema` unless the key has a prefix.
     It must exist: tables come from migrations alone.
@@ -51,24 +61,23 @@ class PostgresIOManager(dg.ConfigurableIOManager):
         """Store the rows in one transaction, unless they are there already, and report the table."""
         with errors_as_failures(self.get_resource_context()), self._engine.begin() as connection:
             relation = obj if isinstance(obj, Relation) else self._relation(context)
+            figures: dict[str, Any] = {}
             if not isinstance(obj, Relation):
-                if context.has_asset_partitions:
-                    raise UsageError(
-                        f"{relation.qualified} has partitions, and storing these rows would replace all of them; "
-                        "let the asset write its own days and return a Relation."
-                    )
-                replace_rows(connection, relation, obj)
-            context.add_output_metadata(table_figures(connection, relation))
+                stored = replace_rows(connection, relation, obj, rows_of_partitions(context))
+                # What is said here is said of every partition of the run.
+                if context.has_asset_partitions and len(context.asset_partition_keys) == 1:
+                    figures["dagster/partition_row_count"] = stored
+            context.add_output_metadata(table_figures(connection, relation) | figures)
 
     def load_input(self, context: dg.InputContext) -> Any:
-        """Return the whole table as the annotated type; a `Relation` reads nothing."""
+        """Return the table, or the partitions asked for, as the annotated type; a `Relation` reads nothing."""
         relation = self._relation(context.upstream_output or context)
         wanted = context.dagster_type.typing_type
         if wanted is Relation:
             return relation
         with errors_as_failures(self.get_resource_context()):
             url = self._engine.url.render_as_string(hide_password=False)
-            return reader_for(wanted, context.name)(url, relation)
+            return reader_for(wanted, context.name)(url, relation, rows_of_partitions(context))
 
     def _relation(self, context: dg.OutputContext | dg.InputContext) -> Relation:
         table_name = (context.definition_metadata or {}).get(TABLE_NAME)
@@ -77,15 +86,37 @@ class PostgresIOManager(dg.ConfigurableIOManager):
         return Relation(schema, name)
 
 
-def reader_for(wanted: object, input_name: str) -> Callable[[str, Relation], Any]:
+def rows_of_partitions(context: dg.OutputContext | dg.InputContext) -> RowRange | None:
+    """Return the rows that the asked partitions of an asset stand for; None for an asset without partitions.
+
+    Raises `ConfigurationError` when these are no partitions of time, or the asset does not name their column.
+    """
+    if not context.has_asset_partitions:
+        return None
+    asset = context.asset_key.to_user_string()
+    partitions = context.asset_partitions_def
+    if not isinstance(partitions, dg.TimeWindowPartitionsDefinition):
+        raise ConfigurationError(f"The partitions of {asset} are not days or other times; return a Relation instead.")
+    described = context if isinstance(context, dg.OutputContext) else context.upstream_output
+    column = (described.definition_metadata if described else {}).get(PARTITION_COLUMN)
+    if not isinstance(column, str):
+        raise ConfigurationError(
+            f"{asset} has partitions, but its metadata does not name the column of time by which a row belongs to one; "
+            f"set {PARTITION_COLUMN!r} there, or let the asset write its own rows and return a Relation."
+        )
+    asked = context.asset_partitions_time_window
+    return RowRange(column, SyncWindow(asked.start if asked.start > partitions.start else None, asked.end))
+
+
+def reader_for(wanted: object, input_name: str) -> Reader:
     """Return the function that reads a table as the type `wanted`; raises `ConfigurationError` for others."""
     import pandas as pd
     import pyarrow as pa
 
-    readers: dict[object, Callable[[str, Relation], Any]] = {
+    readers: dict[object, Reader] = {
         pd.DataFrame: read_pandas,
         pa.RecordBatchReader: read_arrow,
-        pa.Table: lambda url, relation: read_arrow(url, relation).read_all(),
+        pa.Table: lambda url, relation, only: read_arrow(url, relation, only).read_all(),
     }
     if wanted not in readers:
         raise ConfigurationError(

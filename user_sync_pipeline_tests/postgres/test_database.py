@@ -1,7 +1,12 @@
 from __future__ import annotations
 
 import socket
+import socketserver
+import struct
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -71,10 +76,48 @@ def test_sessions_run_in_utc_with_timeouts_and_a_name_also_after_a_rollback(empt
     engine.dispose()
 
 
+def test_a_password_that_is_hardly_encoded_is_not_taken_for_a_list_of_hosts(other_role: str) -> None:
+    address = make_url(other_role)
+    url = f"postgresql://visitor:p%40ss word/x+ü%25:?#@{address.host}:{address.port}/{address.database}"
+    engine = create_database_engine(url)
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT current_user")) == "visitor"
+    engine.dispose()
+
+
 def test_the_address_may_set_its_own_name_and_patience(empty_database: str) -> None:
     engine = create_database_engine(f"{empty_database}?application_name=nightly&connect_timeout=3")
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT current_setting('application_name')")) == "nightly"
+    engine.dispose()
+
+
+def test_the_address_may_set_timeouts_of_its_own(empty_database: str) -> None:
+    engine = create_database_engine(
+        f"{empty_database}?options=-c%20statement_timeout%3D2h%20-c%20timezone%3DAsia/Tokyo"
+    )
+    settings = text(
+        "SELECT current_setting('statement_timeout'), current_setting('timezone'), current_setting('lock_timeout')"
+    )
+    with engine.connect() as connection:
+        assert tuple(connection.execute(settings).one()) == ("2h", "Asia/Tokyo", "30s")
+    engine.dispose()
+
+
+def test_a_statement_that_takes_too_long_is_stopped(warehouse: Engine) -> None:
+    with warehouse.connect() as connection:
+        connection.execute(text("SET LOCAL statement_timeout = '20ms'"))
+        with pytest.raises(UnreachableError, match="by its time limit"), database_errors():
+            connection.execute(text("SELECT pg_sleep(10)"))
+
+
+def test_a_transaction_that_waits_is_not_ended_as_a_forgotten_one(empty_database: str) -> None:
+    database = make_url(empty_database).database
+    execute(empty_database, f"ALTER DATABASE {database} SET idle_in_transaction_session_timeout = '20ms'")
+    engine = create_database_engine(empty_database)
+    with engine.begin() as connection:
+        time.sleep(0.1)
+        assert connection.scalar(text("SELECT 1")) == 1
     engine.dispose()
 
 
@@ -86,6 +129,7 @@ def test_the_address_may_set_its_own_name_and_patience(empty_database: str) -> N
         "mysql://user:secret-word@host/db",
         "https://user:secret-word@host/db",
         "postgresql://user:secret-word@host:port/db",
+        "postgresql://user:secret-word@host:5432,other:port/db",
         "postgresqlx://user:secret-word@host/db",
     ],
 )
@@ -110,6 +154,58 @@ def test_a_closed_port_is_a_server_that_does_not_answer(empty_database: str) -> 
 def test_an_unknown_host_is_a_server_that_does_not_answer(empty_database: str) -> None:
     with pytest.raises(UnreachableError, match=r"at nowhere\.invalid:\d+ does not answer"):
         connect(render(empty_database, host="nowhere.invalid"))
+
+
+def test_every_one_of_several_hosts_is_named(empty_database: str) -> None:
+    address = empty_database.replace(f":{make_url(empty_database).port}", ":1,[::1]:2")
+    with pytest.raises(UnreachableError, match=r"at 127\.0\.0\.1:1 or ::1:2 does not answer"):
+        connect(address)
+
+
+@contextmanager
+def pooler_that_says(message: str) -> Iterator[int]:
+    """Serve a port that answers every attempt to sign in with this error, in the protocol of Postgres."""
+    fields = b"SFATAL\0CXX000\0M" + message.encode() + b"\0\0"
+    refusal = b"E" + struct.pack("!I", len(fields) + 4) + fields
+
+    class Refusal(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            size, code = struct.unpack("!II", self.request.recv(8))
+            if code == 80877103:  # may it be encrypted? No.
+                self.request.sendall(b"N")
+                size, code = struct.unpack("!II", self.request.recv(8))
+            self.request.recv(size - 8)
+            self.request.sendall(refusal)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Refusal) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("message", "error_class", "sentence"),
+    [
+        ("Tenant or user not found", ConfigurationError, "refuses the user or the password"),
+        ("(ENOTFOUND) tenant/user postgres.project not found", ConfigurationError, "refuses the user or the password"),
+        ("no such user: stranger", ConfigurationError, "refuses the user or the password"),
+        ("no such database: nowhere", ConfigurationError, "has no such database"),
+        ("unsupported startup parameter: options", ConfigurationError, "takes no options of a session"),
+        ("Max client connections reached", UnreachableError, "takes no connection now"),
+        (
+            "MaxClientsInSessionMode: max clients reached - in Session mode max clients are limited to pool_size",
+            UnreachableError,
+            "takes no connection now",
+        ),
+        ("Unable to check out process from the pool due to timeout", UnreachableError, "takes no connection now"),
+        ("server login has been failing, try again later", UnreachableError, "takes no connection now"),
+    ],
+)
+def test_what_poolers_say_is_put_into_the_same_words(message: str, error_class: type[Exception], sentence: str) -> None:
+    with pooler_that_says(message) as port, pytest.raises(error_class, match=sentence):
+        connect(f"postgresql://postgres.project:password@127.0.0.1:{port}/postgres")
 
 
 def test_a_silent_server_is_given_up_after_the_connect_timeout(empty_database: str) -> None:

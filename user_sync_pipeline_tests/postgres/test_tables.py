@@ -4,12 +4,13 @@ import time
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
 import pytest
-from psycopg.errors import NotNullViolation
+from psycopg.errors import InvalidTextRepresentation, NotNullViolation
 from sqlalchemy import Engine, text
 
 from user_sync_pipeline.core.errors import ConfigurationError
@@ -90,6 +91,82 @@ def test_uuids_moments_and_nested_values_of_pandas_find_their_column_types(wareh
     assert (stored["address"], stored["is_active"]) == ({"city": "Zürich", "lines": ["a", None]}, True)
     assert stored["user_type"] == "Standard"
     assert stored["landed_at"] is not None, "a column that is not given gets its default"
+
+
+@pytest.fixture
+def samples(warehouse: Engine) -> Iterator[Relation]:
+    """A table with a column of each type that pandas is odd about."""
+    with warehouse.begin() as connection:
+        connection.execute(
+            text("""
+                CREATE TABLE public.samples (
+                    number bigint, small smallint, moment timestamptz, day date, flag boolean,
+                    price numeric, share double precision, word text, document jsonb
+                )
+            """)
+        )
+    yield Relation("public", "samples")
+    with warehouse.begin() as connection:
+        connection.execute(text("DROP TABLE public.samples"))
+
+
+ZURICH = "Europe/Zurich"
+NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "expected"),
+    [
+        ("number", pd.array([1, None], dtype="Int64"), [1, None]),
+        ("number", pd.Series([1, None]), [1, None]),
+        ("number", pd.Series([2**62, None], dtype="Int64"), [2**62, None]),
+        ("small", pd.Series([None, 7.0]), [None, 7]),
+        ("moment", pd.to_datetime([NOON, None]), [NOON, None]),
+        ("moment", pd.to_datetime([NOON, None]).tz_convert(ZURICH), [NOON, None]),
+        ("moment", pd.Series([NOON, pd.NaT], dtype=object), [NOON, None]),
+        ("moment", pd.to_datetime(["2026-07-01 12:00", None]), [NOON, None]),
+        ("day", pd.Series([NOON.date(), None], dtype=object), [NOON.date(), None]),
+        ("flag", pd.Series([True, None], dtype=object), [True, None]),
+        ("flag", pd.array([False, None], dtype="boolean"), [False, None]),
+        ("price", pd.Series([Decimal("1.50"), None], dtype=object), [Decimal("1.50"), None]),
+        ("share", pd.Series([0.5, float("nan")]), [0.5, None]),
+        ("word", pd.Series(["", None], dtype=object), ["", None]),
+        ("word", pd.Series(['Zoë, "x"\n', float("nan")], dtype=object), ['Zoë, "x"\n', None]),
+        ("word", pd.Series([None, None], dtype=object), [None, None]),
+        ("document", pd.Series([{"a": 1}, {"b": [1, None]}]), [{"a": 1}, {"b": [1, None]}]),
+        ("document", pd.Series([{"a": {}}, None]), [{"a": {}}, None]),
+        ("document", pd.Series([[1, "x"], {"y": NOON}]), [[1, "x"], {"y": str(NOON)}]),
+    ],
+)
+def test_values_of_pandas_arrive_as_they_are_meant(
+    warehouse: Engine, samples: Relation, column: str, values: Any, expected: list[Any]
+) -> None:
+    assert replace(warehouse, pd.DataFrame({column: values}), samples) == 2
+    rows = query(warehouse, f"SELECT {column} FROM {samples.qualified}")
+    assert [row[column] for row in rows] == expected
+
+
+def test_a_number_with_a_fraction_is_not_cut_to_a_whole_one(warehouse: Engine, samples: Relation) -> None:
+    with pytest.raises(InvalidTextRepresentation, match=r"1\.5"):
+        replace(warehouse, pd.DataFrame({"number": [1.5, None]}), samples)
+
+
+def test_a_frame_without_columns_empties_the_table(warehouse: Engine, samples: Relation) -> None:
+    replace(warehouse, pd.DataFrame({"number": [1]}), samples)
+    assert replace(warehouse, pd.DataFrame(), samples) == 0
+    assert query(warehouse, f"SELECT FROM {samples.qualified}") == []
+
+
+def test_what_was_read_as_pandas_can_be_written_again(warehouse: Engine, warehouse_url: str, samples: Relation) -> None:
+    with warehouse.begin() as connection:
+        connection.execute(
+            text(f"INSERT INTO {samples.qualified} VALUES (:big, 1, now(), now(), true, 1.5, 0.5, '', '{{}}')"),
+            {"big": 2**53 + 1},
+        )
+        connection.execute(text(f"INSERT INTO {samples.qualified} DEFAULT VALUES"))
+    before = query(warehouse, f"SELECT * FROM {samples.qualified} ORDER BY number")
+    assert replace(warehouse, read_pandas(warehouse_url, samples), samples) == 2
+    assert query(warehouse, f"SELECT * FROM {samples.qualified} ORDER BY number") == before
 
 
 def test_what_was_read_as_arrow_can_be_written_again(warehouse: Engine, warehouse_url: str) -> None:

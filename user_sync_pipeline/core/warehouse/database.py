@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import unquote
 
 import sqlalchemy
 from sqlalchemy.engine import URL, ExceptionContext, make_url
@@ -25,31 +26,57 @@ _CONNECTION_OPTIONS: dict[str, Any] = {
     "connect_timeout": 10,
     "keepalives_idle": 30,
 }
-# Generous for a merge of millions of rows, but no statement and no queue lasts for ever.
-_SESSION_SETTINGS = {"timezone": "UTC", "lock_timeout": "30s", "statement_timeout": "1h"}
-_SET_SESSION = "SELECT " + ", ".join(
-    f"pg_catalog.set_config('{name}', '{value}', false)" for name, value in _SESSION_SETTINGS.items()
+# Generous for a merge of millions of rows, but no statement and no queue lasts for ever. A transaction of ours that
+# waits for Salesforce is no forgotten one.
+_TRANSACTION_SETTINGS = {
+    "timezone": "UTC",
+    "lock_timeout": "30s",
+    "statement_timeout": "1h",
+    "idle_in_transaction_session_timeout": "0",
+}
+_HOSTS = re.compile(
+    r"(?P<before>[\w+]+://(?:[^/?]*@)?)(?P<hosts>[^/?@]*[,%][^/?@]*)(?P<behind>(?:/[^?@]*)?(?:\?[^@]*)?)"
 )
+_HOST = re.compile(r"(?:\[(?P<ipv6>[^]]*)\]|(?P<name>[^:\[]*))(?::(?P<port>\d*))?")
 
 
 def create_database_engine(url: str, *, setting: str = DEFAULT_SETTING) -> sqlalchemy.Engine:
     """Return an engine over psycopg 3 for `url`, whatever driver it names; opens no connection.
 
-    Sessions run in UTC with lock and statement timeouts. Raises `ConfigurationError` naming `setting`
-    when `url` is not the address of a Postgres database.
+    `url` may lead to a pooler, also one that gives each transaction another session: nothing outlives a transaction.
+    Every transaction runs in UTC with lock and statement timeouts, unless the address sets these by `options`.
+    Raises `ConfigurationError` naming `setting` when `url` is not the address of a Postgres database.
     """
     address = _parse(url, setting).set(drivername="postgresql+psycopg")
     options = {name: value for name, value in _CONNECTION_OPTIONS.items() if name not in address.query}
     engine = sqlalchemy.create_engine(
         address,
         # A pooler may hand each transaction to another server, where a prepared statement is unknown.
-        connect_args={**options, "prepare_threshold": None},
+        connect_args={**options, "autocommit": True, "prepare_threshold": None},
         pool_pre_ping=True,
         hide_parameters=True,
     )
-    sqlalchemy.event.listen(engine, "connect", _prepare_session)
+    # psycopg would send its own BEGIN, and the settings behind it would cost one more way there and back.
+    settings = transaction_settings(url, setting=setting).items()
+    statements = "; ".join(["BEGIN", *(f"SET LOCAL {name} = '{value}'" for name, value in settings)])
+
+    def begin(connection: sqlalchemy.Connection) -> None:
+        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+            connection.exec_driver_sql(statements)
+
+    sqlalchemy.event.listen(engine, "begin", begin)
     sqlalchemy.event.listen(engine, "handle_error", _note_server)
     return engine
+
+
+def transaction_settings(url: str, *, setting: str = DEFAULT_SETTING) -> dict[str, str]:
+    """Return what every transaction on `url` sets for itself: all that its `options` do not set."""
+    options = str(_parse(url, setting).query.get("options", ""))
+    return {
+        name: value
+        for name, value in _TRANSACTION_SETTINGS.items()
+        if not re.search(rf"(?:-c|--|\s){name}=", options, re.IGNORECASE)
+    }
 
 
 def with_driver(url: str, driver: str, *, setting: str = DEFAULT_SETTING) -> str:
@@ -91,7 +118,7 @@ def driver_error(error: Exception) -> BaseException:
 
 def _parse(url: str, setting: str) -> URL:
     try:
-        address = make_url(re.sub(r"^postgres(?=[:+])", "postgresql", url.strip()))
+        address = _read_address(re.sub(r"^postgres(?=[:+])", "postgresql", url.strip()))
     except (ArgumentError, ValueError):
         address = None
     if address is None or address.get_backend_name() != "postgresql":
@@ -102,18 +129,32 @@ def _parse(url: str, setting: str) -> URL:
     return address
 
 
-def _prepare_session(connection: Any, _record: object) -> None:
-    connection.autocommit = True  # a setting made in a transaction would go with its rollback
-    connection.execute(_SET_SESSION)
-    connection.autocommit = False
+def _read_address(url: str) -> URL:
+    """Read an address with any number of hosts, one of which may be a percent-encoded folder of sockets.
+
+    Several are written as libpq does, `host:5432,other:5433`, or SQLAlchemy, `?host=host:5432&host=other:5433`.
+    """
+    found = _HOSTS.fullmatch(url)
+    address = make_url(found["before"] + found["behind"] if found else url)
+    listed = found["hosts"].split(",") if found else address.query.get("host")
+    if listed is None or isinstance(listed, str):
+        return address
+    hosts = [_HOST.fullmatch(host) for host in listed]
+    if None in hosts:
+        raise ValueError("not a list of hosts")
+    names = [unquote(host["ipv6"] or host["name"] or "") for host in hosts if host]
+    ports = [host["port"] or "5432" for host in hosts if host]
+    return address.update_query_dict({"host": ",".join(names), "port": ",".join(ports)})
 
 
 def _note_server(context: ExceptionContext) -> None:
     """Note on a failed attempt to connect where it went: libpq does not always say."""
     if context.connection is None and context.engine is not None:
         address = context.engine.url
-        host, port = address.query.get("host", address.host or "localhost"), address.port or 5432
-        context.original_exception.add_note(f"at {host if isinstance(host, str) else ', '.join(host)}:{port}")
+        hosts = str(address.query.get("host", address.host or "localhost")).split(",")
+        ports = str(address.query.get("port", address.port or 5432)).split(",")
+        servers = zip(hosts, ports if len(ports) == len(hosts) else ports * len(hosts), strict=False)
+        context.original_exception.add_note("at " + " or ".join(f"{host}:{port}" for host, port in servers))
 
 
 # What the server or libpq says when it refuses a connection; there is no SQLSTATE then. The first match counts.
@@ -121,16 +162,30 @@ _REFUSED_USER = "refuses the user or the password; correct them"
 _NO_SUCH_DATABASE = "has no such database; correct the name after the last slash"
 _BY_MESSAGE: tuple[tuple[str, type[UserSyncError], str], ...] = (
     (
-        r"too many (?:clients|connections)|remaining connection|starting up|shutting down|in recovery mode",
+        r"too many (?:clients|connections)|remaining connection|starting up|shutting down|in recovery mode"
+        # poolers
+        r"|no more connections|[Mm]ax ?[Cc]lient|query_wait_timeout|from the pool|server login has been failing",
         UnreachableError,
         "takes no connection now; run again later",
     ),
     (
-        r"authentication failed|no password supplied|no pg_hba|role .* does not exist|[Tt]enant or user not found",
+        r"authentication failed|no password supplied|no pg_hba|role .* does not exist|no such user"
+        r"|[Tt]enant(?: or |/)user .*not found",
         ConfigurationError,
         _REFUSED_USER,
     ),
-    (r"database .* does not exist", ConfigurationError, _NO_SUCH_DATABASE),
+    (r"database .* does not exist|no such database", ConfigurationError, _NO_SUCH_DATABASE),
+    (
+        r"unsupported startup parameter",
+        ConfigurationError,
+        "is a pooler that takes no options of a session; take `options` out of the address, or name the database "
+        "server itself",
+    ),
+    (
+        r"session is (?:not )?read-only|server is (?:not )?in hot standby",
+        UnreachableError,
+        "is not of the kind that target_session_attrs in the address asks for; run again when one is",
+    ),
     (
         r"SSL|certificate",
         ConfigurationError,

@@ -37,8 +37,8 @@ _TRIES = 5
 _PAUSE_SECONDS = 0.5
 _LOCK_FAILURES = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 
-_LOCK = text("SELECT pg_advisory_lock(hashtextextended('user_sync migrations', 0))")
-_UNLOCK = text("SELECT pg_advisory_unlock(hashtextextended('user_sync migrations', 0))")
+# A lock of a transaction, not of a session: behind a pooler the next transaction may run in another session.
+_TAKE_TURNS = text("SELECT pg_advisory_xact_lock(hashtextextended('user_sync migrations', 0))")
 _CREATE_SCHEMA = text("CREATE SCHEMA IF NOT EXISTS user_sync")
 _HAS_AUTH_USERS = text("SELECT to_regclass('auth.users') IS NOT NULL")
 
@@ -75,7 +75,8 @@ def apply_migrations(*, database_url: str, profiles_url: str | None) -> Migratio
         ("profiles", profiles_url or database_url, profiles_setting),
     ):
         names = [migration.name for migration in _shipped() if migration.side == side]
-        with _connected(url, setting) as connection:
+        with _connected(url, setting) as connection, connection.engine.begin() as turn:
+            turn.execute(_TAKE_TURNS)
             if side == "profiles" and not connection.scalar(_HAS_AUTH_USERS):
                 reason = f"{setting} has no auth.users; set {PROFILES_SETTING} to the address of the Supabase database."
                 left_out.extend(LeftOut(name, reason) for name in names)
@@ -105,7 +106,7 @@ def _connected(url: str, setting: str) -> Iterator[Connection]:
         with database_errors(setting), engine.connect() as connection:
             yield connection
     finally:
-        engine.dispose()  # closing the session also gives up its lock
+        engine.dispose()
 
 
 def _names_applied(connection: Connection) -> tuple[str, ...]:
@@ -119,7 +120,6 @@ def _apply_side(connection: Connection, side: str) -> tuple[str, ...]:
     from user_sync_pipeline.core.warehouse.migration_scripts import upgrade
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    connection.execute(_LOCK)
     connection.execute(_CREATE_SCHEMA)
     before = _names_applied(connection)
     connection.commit()
