@@ -175,7 +175,7 @@ CREATE TABLE public.sf_users (
 CREATE INDEX sf_users_system_modstamp_idx ON public.sf_users (system_modstamp);
 CREATE INDEX sf_users_lower_email_idx ON public.sf_users (lower(email));
 CREATE INDEX sf_users_external_id_idx ON public.sf_users (external_id) WHERE external_id IS NOT NULL;
-CREATE INDEX sf_users_is_active_idx ON public.sf_users (is_active);
+CREATE INDEX sf_users_is_active_idx ON public.sf_users (is_active) WHERE NOT is_active;
 COMMENT ON TABLE public.sf_users IS 'One current row per Salesforce user; the newest SystemModstamp wins.';
 COMMENT ON COLUMN public.sf_users.external_id IS 'External_ID__c';
 COMMENT ON COLUMN public.sf_users.custom_fields IS 'The fields named in SALESFORCE_EXTRA_FIELDS.';
