@@ -1,4 +1,4 @@
-"""What Dagster loads: every asset, check, job and resource by name, and nothing that runs."""
+"""What Dagster loads: every asset, check, job, schedule, sensor and resource by name, and nothing that runs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,19 +11,23 @@ from user_sync_pipeline.assets.warehouse import build_sf_users
 from user_sync_pipeline.checks import CHECKS
 from user_sync_pipeline.core import settings
 from user_sync_pipeline.io_managers import PostgresIOManager
-from user_sync_pipeline.jobs import user_sync
+from user_sync_pipeline.jobs import reconcile_profiles, user_sync
 from user_sync_pipeline.partitions import daily_partitions
 from user_sync_pipeline.resources import PostgresResource, SalesforceResource, SupabaseResource
+from user_sync_pipeline.schedules import build_schedules
+from user_sync_pipeline.sensors import build_sensors
 
 
 def build_definitions(*, resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     """Return fresh definitions; `resources` replaces resources by name."""
-    days = daily_partitions(settings.horizon())
+    days, in_production = daily_partitions(settings.horizon()), settings.environment_name() == "production"
     own = {"salesforce": SalesforceResource(), "postgres": PostgresResource(), "supabase": SupabaseResource()}
     return dg.Definitions(
         assets=[build_salesforce_users_raw(days), build_sf_users(days), profile_reconciliation],
         asset_checks=CHECKS,
-        jobs=[user_sync],
+        jobs=[user_sync, reconcile_profiles],
+        schedules=build_schedules(days, running=in_production),
+        sensors=build_sensors(days, running=in_production),
         resources={**own, "io_manager": PostgresIOManager(), **(resources or {})},
         executor=dg.in_process_executor,  # three short steps: a process for each would cost 15 s
     )
@@ -31,5 +35,5 @@ def build_definitions(*, resources: Mapping[str, Any] | None = None) -> dg.Defin
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """Read the horizon when Dagster loads the definitions, not when this module is imported."""
+    """Read horizon and environment when Dagster loads the definitions, not when this module is imported."""
     return build_definitions()

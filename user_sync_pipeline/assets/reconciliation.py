@@ -36,6 +36,7 @@ COLUMN_SCHEMA = dg.TableSchema(
     group_name="user_sync",
     kinds={"supabase", "postgres"},
     code_version="1",
+    pool="profiles",
     metadata={
         "dagster/table_name": PROFILE_RECONCILIATION.qualified,
         "dagster/column_schema": COLUMN_SCHEMA,

@@ -33,7 +33,12 @@ def build_salesforce_users_raw(partitions: dg.DailyPartitionsDefinition) -> dg.A
         group_name="user_sync",
         kinds={"salesforce", "postgres"},
         code_version="1",
-        metadata={"dagster/table_name": SALESFORCE_USERS_RAW.qualified, "dagster/column_schema": COLUMN_SCHEMA},
+        pool="salesforce",
+        metadata={
+            "dagster/table_name": SALESFORCE_USERS_RAW.qualified,
+            "dagster/column_schema": COLUMN_SCHEMA,
+            "partition_expr": "system_modstamp",
+        },
     )
     def salesforce_users_raw(
         context: dg.AssetExecutionContext, salesforce: SalesforceResource, postgres: PostgresResource

@@ -37,7 +37,11 @@ def build_sf_users(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinit
         group_name="user_sync",
         kinds={"postgres", "table"},
         code_version="1",
-        metadata={"dagster/table_name": SF_USERS.qualified, "dagster/column_schema": COLUMN_SCHEMA},
+        metadata={
+            "dagster/table_name": SF_USERS.qualified,
+            "dagster/column_schema": COLUMN_SCHEMA,
+            "partition_expr": "system_modstamp",
+        },
     )
     def sf_users(
         context: dg.AssetExecutionContext,

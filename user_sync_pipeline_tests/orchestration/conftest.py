@@ -13,6 +13,7 @@ from sqlalchemy import Engine, make_url, text
 
 from user_sync_pipeline.definitions import build_definitions
 from user_sync_pipeline.partitions import range_tags
+from user_sync_pipeline.resources import failures
 
 if TYPE_CHECKING:
     from user_sync_pipeline.sandbox.postgres import PostgresServer
@@ -52,9 +53,19 @@ class Company:
         assert run is not None
         return run.tags
 
+    def status_of(self, result: dg.ExecuteInProcessResult) -> dg.DagsterRunStatus:
+        run = self.instance.get_run_by_id(result.run_id)
+        assert run is not None
+        return run.status
+
     def scalar(self, statement: str) -> Any:
         with self.engine.begin() as connection:
             return connection.execute(text(statement)).scalar_one()
+
+
+@pytest.fixture(autouse=True)
+def _no_wait_before_another_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failures, "WAITS", (0.0, 0.0))
 
 
 @pytest.fixture

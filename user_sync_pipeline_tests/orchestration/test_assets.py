@@ -10,8 +10,10 @@ from user_sync_pipeline.assets.metadata import PREVIEW_COLUMNS
 from user_sync_pipeline.core.warehouse.migrations import apply_migrations
 from user_sync_pipeline.definitions import build_definitions
 from user_sync_pipeline.partitions import RANGE_END_TAG, RANGE_START_TAG
-from user_sync_pipeline.resources.failures import RUN_RETRY_TAG
+from user_sync_pipeline.resources import failures
+from user_sync_pipeline.resources.failures import PAUSED_TAG, RUN_RETRY_TAG
 from user_sync_pipeline.resources.supabase import NOTHING_CONFIGURED
+from user_sync_pipeline.sandbox.salesforce import Fault
 from user_sync_pipeline_tests.conftest import FEW_PEOPLE
 from user_sync_pipeline_tests.orchestration.conftest import (
     DAYS,
@@ -180,19 +182,38 @@ def test_a_wrong_secret_is_said_in_one_sentence_and_not_tried_again(
     assert company.scalar("SELECT count(*) FROM user_sync.salesforce_users_raw") == 0
 
 
-def test_a_database_that_does_not_answer_may_be_tried_again(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_does_not_answer_is_tried_again_and_then_said_in_one_sentence(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("USER_SYNC_DATABASE_URL", "postgresql://user:secret@127.0.0.1:1/postgres")
     result = company.run()
     assert "USER_SYNC_DATABASE_URL" in failure_of(result)
     assert "secret" not in failure_of(result)
     assert RUN_RETRY_TAG not in company.tags_of(result)
+    retries = [event for event in result.all_events if event.is_step_up_for_retry]
+    assert len(retries) == len(failures.WAITS)
+    assert "USER_SYNC_DATABASE_URL" in repr(retries[0])
 
 
-def test_a_used_up_quota_is_called_a_pause_and_not_tried_again(company: Company) -> None:
+def test_a_salesforce_that_answers_again_is_read_by_the_next_try_of_the_step(company: Company) -> None:
+    company.salesforce.faults.add(Fault(on="updated", text='{"ids": []}', times=1))
+    result = company.run()
+    assert result.success
+    assert [event.step_key for event in result.all_events if event.is_step_up_for_retry] == ["salesforce_users_raw"]
+
+
+def test_a_used_up_quota_is_a_pause_neither_a_failure_nor_a_success(company: Company) -> None:
     company.salesforce.org.set_daily_limit(3)
     result = company.run()
-    assert failure_of(result).startswith("Paused: ")
+    assert not result.success
+    assert company.status_of(result) is dg.DagsterRunStatus.CANCELED
+    assert company.tags_of(result)[PAUSED_TAG] == "true"
     assert company.tags_of(result)[RUN_RETRY_TAG] == "false"
+    assert failure_of(result).startswith("Paused: ")
+    history = company.instance.get_records_for_run(result.run_id, of_type=dg.DagsterEventType.RUN_CANCELING).records
+    [event] = [record.event_log_entry.dagster_event for record in history]
+    assert event is not None
+    assert (event.message or "").startswith("Paused: ")
 
 
 def test_a_range_that_ends_after_today_marks_no_day_that_has_not_come(company: Company) -> None:

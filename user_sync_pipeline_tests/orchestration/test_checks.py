@@ -47,6 +47,17 @@ def test_the_counts_of_both_sides_are_shown(company: Company) -> None:
     assert shown["difference"] == 0
 
 
+def test_a_count_that_the_quota_leaves_no_request_for_is_a_warning_and_pauses_no_run(
+    company: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SALESFORCE_API_BUDGET_PER_RUN", "5")  # just enough to read the users
+    result = company.run()
+    assert result.success
+    check = checks_of(result)["salesforce_count_matches"]
+    assert (check.passed, check.severity) == (False, WARN)
+    assert (check.description or "").startswith("Not counted. This run has made the 5 API requests ")
+
+
 def test_a_lost_row_is_an_error(company: Company) -> None:
     company.run()
     execute(company, "DELETE FROM public.sf_users WHERE id = (SELECT min(id) FROM public.sf_users)")

@@ -43,7 +43,7 @@ def test_the_definitions_load_without_any_setting() -> None:
     dg.Definitions.validate_loadable(build_definitions())
 
 
-def test_the_definitions_hold_the_three_assets_their_checks_and_the_job() -> None:
+def test_the_definitions_hold_the_three_assets_their_checks_and_the_jobs() -> None:
     definitions = build_definitions()
     specs = {spec.key.to_user_string(): spec for spec in definitions.resolve_all_asset_specs()}
     assert set(specs) == ASSETS
@@ -52,6 +52,14 @@ def test_the_definitions_hold_the_three_assets_their_checks_and_the_job() -> Non
     checks = {(key.asset_key.to_user_string(), key.name) for key in job.asset_layer.asset_graph.asset_check_keys}
     assert checks == CHECKS
     assert job.executor_def is dg.in_process_executor
+    profiles = definitions.resolve_job_def("reconcile_profiles")
+    assert {key.to_user_string() for key in profiles.asset_layer.executable_asset_keys} == {"profile_reconciliation"}
+
+
+def test_what_asks_salesforce_and_what_changes_profiles_is_in_a_pool_of_its_own() -> None:
+    job = build_definitions().resolve_job_def("user_sync")
+    pools = {node.name: pool for node in job.nodes for pool in node.definition.pools}
+    assert pools == {"salesforce_users_raw": "salesforce", "profile_reconciliation": "profiles"}
 
 
 def test_every_asset_computes_a_range_in_one_run_and_tells_a_newcomer_what_it_is() -> None:
@@ -149,6 +157,7 @@ def test_loading_the_definitions_leaves_the_heavy_libraries_alone() -> None:
         "dagster definitions validate -m user_sync_pipeline.definitions",
         "dagster definitions validate -w workspace.yaml",
         "dg check defs",
+        "dg list defs",
     ],
 )
 def test_every_way_of_loading_finds_the_definitions(command: str, tmp_path: Path) -> None:
@@ -177,8 +186,12 @@ def test_the_instance_settings_keep_the_history_in_postgres(
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         run = dg.materialize([anything], instance=instance)
         assert instance.run_monitoring_enabled
-        queue = instance.get_concurrency_config().run_queue_config
-        assert queue is not None
-        assert queue.max_concurrent_runs == 1
+        pools = instance.get_concurrency_config().pool_config
+        assert pools.default_pool_limit == 1
+        assert pools.pool_granularity is not None
+        assert pools.pool_granularity.value == "run"
+        assert instance.run_retries_enabled
+        assert not instance.run_retries_retry_on_asset_or_op_failure
+        assert not instance.telemetry_enabled
     with psycopg.connect(empty_database) as connection:
         assert connection.execute("SELECT run_id, status FROM runs").fetchall() == [(run.run_id, "SUCCESS")]
