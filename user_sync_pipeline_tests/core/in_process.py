@@ -54,7 +54,8 @@ class _Exchange:
                 steps.send(None)
         if self._aborted:
             raise requests.ConnectionError("the connection was aborted")
-        self._response._content, self._response._content_consumed = bytes(self._body), True
+        self._response._content = bytes(self._body)
+        self._response._content_consumed = True  # type: ignore[attr-defined]
         self._response.raw = HTTPResponse(BytesIO(self._response._content), preload_content=False)
         return self._response
 
