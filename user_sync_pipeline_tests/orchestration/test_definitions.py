@@ -117,6 +117,7 @@ def test_core_needs_no_dagster() -> None:
     assert run_fresh(program) == "[]"
 
 
+@pytest.mark.slow
 def test_importing_any_module_reads_no_setting() -> None:
     program = f"""
 import importlib, os, sys
@@ -142,6 +143,7 @@ print([key for key in asked if str(key).startswith(("SALESFORCE_", "SUPABASE_", 
     assert run_fresh(program) == "[]"
 
 
+@pytest.mark.slow
 def test_loading_the_definitions_leaves_the_heavy_libraries_alone() -> None:
     program = (
         "import sys\nfrom user_sync_pipeline.definitions import defs\ndefs()\n"

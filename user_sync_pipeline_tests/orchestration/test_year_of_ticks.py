@@ -319,6 +319,7 @@ def test_a_year_of_ticks_loses_no_change_and_moves_no_row_backwards(
     assert all(figures[outcome] > 5 for outcome in ("success", "failure", "canceled", "quiet ticks"))
 
 
+@pytest.mark.slow
 def test_a_fortnight_of_ticks_loses_no_change_and_moves_no_row_backwards(
     engine: Engine,
     authority: CertificateAuthority,

@@ -208,6 +208,7 @@ def test_what_poolers_say_is_put_into_the_same_words(message: str, error_class: 
         connect(f"postgresql://postgres.project:password@127.0.0.1:{port}/postgres")
 
 
+@pytest.mark.slow
 def test_a_silent_server_is_given_up_after_the_connect_timeout(empty_database: str) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

@@ -198,6 +198,7 @@ def test_a_sign_up_goes_through_although_the_failure_cannot_be_recorded_either(c
     assert "example.com" not in warnings[0]
 
 
+@pytest.mark.slow
 def test_a_sign_up_waits_for_a_locked_table_only_for_a_moment(
     connection: Connection, postgres_server: PostgresServer, database: str
 ) -> None:

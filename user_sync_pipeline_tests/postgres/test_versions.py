@@ -46,6 +46,8 @@ from user_sync_pipeline_tests.postgres.users import (
     user_id,
 )
 
+pytestmark = pytest.mark.slow
+
 # Where Debian, the PostgreSQL project's packages for Fedora and its kin, and Homebrew put a server.
 _PLACES = ("usr/lib/postgresql/*/bin", "usr/pgsql-*/bin", "opt/homebrew/opt/postgresql@*/bin")
 OTHERS = sorted(folder for place in _PLACES for folder in Path("/").glob(place) if (folder / "initdb").exists())

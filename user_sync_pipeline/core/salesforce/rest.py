@@ -49,6 +49,8 @@ SMALL_WINDOW = 2000
 PAGES_WORTH_A_SLICE = 6
 # One count for so many pages is spent at most on finding where to cut: some three a cut where most changes are recent.
 PAGES_FOR_A_COUNT = 2
+# Salesforce decides how large the pages of a Bulk job are, and each is held while it is read: two keep both sides busy.
+BULK_PAGES_AT_ONCE = 2
 
 
 class _OrganizationRecord(msgspec.Struct):
@@ -234,7 +236,7 @@ class RestUserService:
             connect,
             self._fields,
             jobs_url=f"{origin}/services/data/v{self._settings.api_version}/jobs/query",
-            workers=self._settings.parallel_requests,
+            workers=min(self._settings.parallel_requests, BULK_PAGES_AT_ONCE),
             patience=self._patience,
         )
         for number, (window, after) in enumerate(slices):

@@ -36,6 +36,7 @@ from user_sync_pipeline_tests.core.bulk.harness import (
 from user_sync_pipeline_tests.core.salesforce.test_no_way_round import reachable
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hidden", [(), ("StateCode", "CountryCode"), ("Title", "External_ID__c", "Region__c")])
 @pytest.mark.parametrize("grade", ["double", "string", "boolean"])
 def test_gotcha_25_both_transports_store_the_same(

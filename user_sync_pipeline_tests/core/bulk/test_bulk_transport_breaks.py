@@ -29,6 +29,7 @@ class Killed(BaseException):
     """The process is gone."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after_pages", [1, 3, 5])
 @pytest.mark.parametrize("then", ["bulk", "rest"])
 def test_a_bulk_run_that_is_killed_begins_its_slice_anew(
@@ -81,6 +82,7 @@ def test_bulk_goes_on_behind_what_rest_had_read(org: SalesforceSimulator, engine
     assert len(results) == -(-(MANY - 2 * 20) // BULK_PAGE)
 
 
+@pytest.mark.slow
 def test_a_bulk_run_that_is_paused_after_any_request_is_finished_by_the_next(
     org: SalesforceSimulator, engine: Engine
 ) -> None:

@@ -115,6 +115,7 @@ def stored(page: UserPage) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.booleans().flatmap(lambda codes: st.tuples(st.just(codes), st.lists(users(codes=codes), max_size=4))))
 def test_gotcha_24_a_page_of_csv_becomes_what_the_same_page_of_json_becomes(
