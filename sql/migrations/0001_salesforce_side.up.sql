@@ -59,6 +59,7 @@ CREATE TABLE user_sync.checkpoints (
     system_modstamp  timestamptz,               -- behind this row the slice is read on
     id               text,
     landed_rows      bigint NOT NULL DEFAULT 0,
+    settled_rows     bigint NOT NULL DEFAULT 0, -- of these, up to that row: they are not read again after a break
     finished         boolean NOT NULL DEFAULT false,
     written_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (run_id, slice)

@@ -53,7 +53,7 @@ def build_salesforce_users_raw(partitions: dg.DailyPartitionsDefinition) -> dg.A
         """
         with errors_as_failures(context):
             window = window_of(context, partitions)
-            service = UserSyncService(postgres.engine, salesforce.users)
+            service = UserSyncService(postgres.engine, salesforce.users, tell=context.log.info)
             landing = service.land(window, mode=mode_of(window), started_by=f"dagster {context.run.run_id}")
             with postgres.engine.connect() as connection:
                 report_users(

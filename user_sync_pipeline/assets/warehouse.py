@@ -59,7 +59,9 @@ def build_sf_users(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinit
         with errors_as_failures(context):
             window = window_of(context, partitions)
             started = time.monotonic()
-            counts, watermark = UserSyncService(postgres.engine, salesforce.users).merge(window)
+            counts, watermark = UserSyncService(postgres.engine, salesforce.users).merge(
+                window, started_by=f"dagster {context.run.run_id}"
+            )
             seconds = time.monotonic() - started
             merged = counts.inserted + counts.updated + counts.unchanged
             figures = {

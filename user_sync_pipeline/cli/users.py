@@ -52,7 +52,7 @@ def sync_users(
 
     url, settings = database_url(), SalesforceSettings.from_environment()
     with database(url) as engine, RestUserService(settings) as salesforce:
-        service = UserSyncService(engine, salesforce)
+        service = UserSyncService(engine, salesforce, tell=output.say)
         if dry_run:
             about = service.forecast(window, limit), ApiBudget.from_settings(settings), chosen, window
             if as_json:

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 
 
 class Extraction:
-    """Reads one window and lands it, with what is needed to go on after a break committed at every step."""
+    """Reads one window and lands it, with what is needed to go on after a break committed at every step.
+
+    No other run of the organisation may be on its way meanwhile (`warehouse/locks.py`).
+    """
 
     def __init__(
         self,
@@ -61,36 +64,34 @@ class Extraction:
         self._selection = self._rest.selected_fields()
         now, warnings = ask_for_the_time(self._rest)
         self._bounds = ask_for_bounds(self._rest, self._window, now)
-        with ledger.claims(self._engine) as claim:
-            found, run_id = self._begin_or_go_on(claim)
-            self._result = LandingResult(
-                run_id,
-                self._mode,
-                self._window,
-                self._bounds.read_until,
-                self._rest.usage,
-                hidden_fields=self._selection.hidden,
-                warnings=warnings,
-            )
-            with failure_in_ledger(self._engine, run_id, self._calls_made):
-                self._read(found)
+        found, run_id = self._begin_or_go_on()
+        self._result = LandingResult(
+            run_id,
+            self._mode,
+            self._window,
+            self._bounds.read_until,
+            self._rest.usage,
+            hidden_fields=self._selection.hidden,
+            warnings=warnings,
+        )
+        with failure_in_ledger(self._engine, run_id, self._calls_made):
+            self._read(found)
         return self._result
 
     def _calls_made(self) -> int:
         return self._rest.usage.calls - self._calls_before
 
-    def _begin_or_go_on(self, claim: Connection) -> tuple[ledger.BrokenOffRun | None, UUID]:
+    def _begin_or_go_on(self) -> tuple[ledger.BrokenOffRun | None, UUID]:
         """Open a run in the ledger, or find the one to go on with; a run with a limit is always a new one."""
         org_id = self._rest.org_id
         fields = self._selection.soql_names
-        ledger.refuse_other_organisation(claim, org_id)
-        found = None
-        if self._limit is None:
-            found = ledger.claim_broken_off_run(claim, org_id=org_id, window=self._window, fields=fields)
         with self._engine.begin() as connection:
-            if found is not None:
-                ledger.resume_run(connection, found.run_id, until=self._window.until)
-                return found, found.run_id
+            ledger.refuse_other_organisation(connection, org_id)
+            if self._limit is None:
+                found = ledger.broken_off_run(connection, org_id=org_id, window=self._window, fields=fields)
+                if found is not None:
+                    ledger.resume_run(connection, found.run_id, until=self._window.until)
+                    return found, found.run_id
             run_id = ledger.begin_run(
                 connection,
                 org_id=org_id,
@@ -102,7 +103,6 @@ class Extraction:
                 started_by=self._started_by,
             )
             self._record_bounds(connection, run_id)
-        ledger.claim_run(claim, run_id)
         return None, run_id
 
     def _record_bounds(self, connection: Connection, run_id: UUID) -> None:
@@ -165,8 +165,8 @@ class Extraction:
         closing_count = None if result.limited else self._rest.count_users(landing.window)
         slices = [SliceRead(slice_.window, slice_.landed_rows) for slice_ in landing.checkpoints()]
         with self._engine.begin() as connection:
-            census = take_census(connection, result.run_id, landing.window)
             landing.finish(limited=result.limited, connection=connection)
+            census = take_census(connection, result.run_id, landing.window)
             result.rows_per_day, result.last_change = census.rows_per_day, census.last_change
             certificate = Certificate(
                 landing.window,

@@ -20,6 +20,13 @@ class Position(NamedTuple):
     id: str
 
 
+def rows_before(batch: pa.RecordBatch, moment: datetime) -> int:
+    """Return how many rows of a page were changed before a moment: those that no reading on brings again."""
+    import pyarrow.compute as pc
+
+    return pc.sum(pc.less(batch.column("system_modstamp"), moment)).as_py() or 0
+
+
 def last_position(batch: pa.RecordBatch, before: datetime) -> Position | None:
     """Return the place of the last row of a page that was changed before a moment; None when there is none.
 

@@ -22,6 +22,8 @@ from user_sync_pipeline.core.login_flows import LoginFlow, read_login_flow
 DEFAULT_HORIZON = date(2026, 1, 1)
 SMALLEST_PAGE, LARGEST_PAGE = 200, 2000
 DEFAULT_RESERVE_PERCENT = 10
+# The same month of last year can still be compared.
+DEFAULT_RUN_RETENTION_DAYS, MOST_DAYS = 400, 36_500
 DEFAULT_PARALLEL_REQUESTS, MOST_PARALLEL_REQUESTS = 4, 16
 
 Environment = Mapping[str, str]
@@ -105,6 +107,25 @@ class SupabaseSettings:
             database_url=read.text("SUPABASE_DB_URL") or read.text("USER_SYNC_DATABASE_URL"),
             ca_bundle=read.file("SUPABASE_CA_BUNDLE"),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """For how many days landed rows, and runs with their certificates and rejects, are kept; None is for ever."""
+
+    raw_days: int | None = None
+    run_days: int | None = DEFAULT_RUN_RETENTION_DAYS
+
+
+def retention(environment: Environment | None = None) -> Retention:
+    """Return how long things are kept: `USER_SYNC_RAW_RETENTION_DAYS`, `USER_SYNC_RUN_RETENTION_DAYS`, 0 for ever.
+
+    Landed rows are kept unless a number says otherwise: there are only as many as users and changes of theirs.
+    """
+    read = _Reader(environment)
+    raw = read.number("USER_SYNC_RAW_RETENTION_DAYS", 0, MOST_DAYS)
+    run = read.number("USER_SYNC_RUN_RETENTION_DAYS", 0, MOST_DAYS)
+    return Retention(raw or None, DEFAULT_RUN_RETENTION_DAYS if run is None else run or None)
 
 
 def database_url(environment: Environment | None = None) -> str:

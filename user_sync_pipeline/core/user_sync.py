@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 import time as timer
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -16,13 +18,17 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session
 
+from user_sync_pipeline.core import settings
 from user_sync_pipeline.core.errors import UsageError
 from user_sync_pipeline.core.extraction import Extraction, failure_in_ledger
 from user_sync_pipeline.core.read_bounds import VISIBILITY_LAG, read_until
 from user_sync_pipeline.core.results import Forecast, LandingResult, Progress, ProgressListener, SyncUsersResult
+from user_sync_pipeline.core.settings import Retention
 from user_sync_pipeline.core.warehouse import ledger
 from user_sync_pipeline.core.warehouse.database import database_errors
+from user_sync_pipeline.core.warehouse.locks import one_run_at_a_time
 from user_sync_pipeline.core.warehouse.merge import MergeCounts, merge_window
+from user_sync_pipeline.core.warehouse.retention import forget_what_is_old
 from user_sync_pipeline.core.windows import Mode, SyncWindow
 
 if TYPE_CHECKING:
@@ -30,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "VISIBILITY_LAG",
+    "WAIT_FOR_ANOTHER_RUN",
     "WATERMARK_OVERLAP",
     "Forecast",
     "LandingResult",
@@ -41,6 +48,8 @@ __all__ = [
 
 # A run that follows the watermark starts this much before it; newest-wins absorbs what is read twice.
 WATERMARK_OVERLAP = timedelta(minutes=10)
+# Runs that follow the watermark take seconds. Who waits longer than this is better told, and comes back by a schedule.
+WAIT_FOR_ANOTHER_RUN = timedelta(minutes=5)
 # Beside counts and pages: describe, and up to when Salesforce vouches for its answers. The clock is free.
 CALLS_TO_BEGIN = 2
 # How many users there are at the end, to compare with those that were read: all of them, unless a limit stops it.
@@ -48,12 +57,28 @@ CALLS_TO_END = 1
 
 
 class UserSyncService:
-    """Joins a Salesforce service and a database; opens connections of its own beside the caller's session."""
+    """Joins a Salesforce service and a database; opens connections of its own beside the caller's session.
 
-    def __init__(self, db_session: Session | Engine, rest_service: RestUserService) -> None:
+    One run of an organisation lands at a time: a second one waits for it up to `wait`, which `tell` is told in a
+    sentence, and raises `UnreachableError` when that was not enough. What is older than `retention` (None: as the
+    settings say) goes after the first merge of a day.
+    """
+
+    def __init__(
+        self,
+        db_session: Session | Engine,
+        rest_service: RestUserService,
+        *,
+        wait: timedelta = WAIT_FOR_ANOTHER_RUN,
+        tell: Callable[[str], None] | None = None,
+        retention: Retention | None = None,
+    ) -> None:
         bind = db_session.get_bind() if isinstance(db_session, Session) else db_session
         self._engine = bind.engine if isinstance(bind, Connection) else bind
         self._rest = rest_service
+        self._wait = wait
+        self._tell = tell
+        self._retention = retention or settings.retention()
 
     def sync_users(
         self,
@@ -76,8 +101,9 @@ class UserSyncService:
             window = SyncWindow.custom(modified_since, None, now=now) if modified_since else SyncWindow.full(now=now)
         mode = mode or ("full" if window.since is None else "custom")
         started = timer.monotonic()
-        landing = self.land(window, mode=mode, limit=limit, started_by=started_by, progress=progress)
-        counts, watermark = self.merge(landing.landed, landing.run_id)
+        with database_errors(), self._alone():
+            landing = self._land(window, mode, limit, started_by, progress)
+            counts, watermark = self.merge(landing.landed, landing.run_id)
         return SyncUsersResult(landing, counts, watermark, timer.monotonic() - started)
 
     @database_errors()
@@ -97,6 +123,15 @@ class UserSyncService:
         failed or was paused, whatever happens.
         """
         _refuse_empty_limit(limit)
+        with self._alone():
+            return self._land(window, mode, limit, started_by, progress)
+
+    def _alone(self) -> AbstractContextManager[None]:
+        return one_run_at_a_time(self._engine, self._rest.org_id, wait=self._wait, tell=self._tell)
+
+    def _land(
+        self, window: SyncWindow, mode: Mode, limit: int | None, started_by: str, progress: ProgressListener | None
+    ) -> LandingResult:
         extraction = Extraction(
             self._engine,
             self._rest,
@@ -109,20 +144,24 @@ class UserSyncService:
         return extraction.run()
 
     @database_errors()
-    def merge(self, window: SyncWindow, run_id: UUID | None = None) -> tuple[MergeCounts, datetime | None]:
+    def merge(
+        self, window: SyncWindow, run_id: UUID | None = None, *, started_by: str | None = None
+    ) -> tuple[MergeCounts, datetime | None]:
         """Merge the landed rows of the window into `sf_users`; returns the counts and the stored watermark.
 
-        Without `run_id` it finishes the newest run that landed in the window; with nothing landed it
-        does nothing.
+        Without `run_id` it finishes the newest run that landed in the window, one that was `started_by` this one
+        before all others; with nothing landed it does nothing.
         """
         with self._engine.begin() as connection:
-            run_id = run_id or ledger.newest_landed_run(connection, window)
+            run_id = run_id or ledger.newest_landed_run(connection, window, started_by)
             if run_id is None:
                 return MergeCounts(0, 0, 0, 0), None
         with failure_in_ledger(self._engine, run_id), self._engine.begin() as connection:
             counts = merge_window(connection, window, run_id)
             ledger.finish_run(connection, run_id, outcome="complete", counts=counts)
-            return counts, ledger.advance_watermark(connection, run_id)
+            watermark = ledger.advance_watermark(connection, run_id)
+        forget_what_is_old(self._engine, self._retention, run_id)
+        return counts, watermark
 
     def forecast(self, window: SyncWindow, limit: int | None = None) -> Forecast:
         """Count the users of the window, and the calls that fetching them takes; costs those for the counts itself."""

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import threading
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import patch
 
+import psycopg
 import pytest
 from sqlalchemy import Engine, event, text
+from sqlalchemy.exc import DBAPIError
 
-from user_sync_pipeline.core.errors import PausedError, UnreachableError
+from user_sync_pipeline.core.errors import PausedError, UnreachableError, UserSyncError
+from user_sync_pipeline.core.salesforce.bulk import Patience
 from user_sync_pipeline.core.salesforce.rest import RestUserService
 from user_sync_pipeline.core.salesforce.transport import RetryPolicy
 from user_sync_pipeline.core.settings import SalesforceSettings
@@ -44,7 +52,8 @@ def service(org: SalesforceSimulator, engine: Engine, **settings: Any) -> Iterat
     """A process of its own, as far as Salesforce can tell; it reads small pages in two slices."""
     read = SalesforceSettings.from_environment(org.environment())
     read = replace(read, page_size=PAGE, parallel_requests=SLICES, **settings)
-    with RestUserService(read, retry=RetryPolicy(tries=1)) as rest:
+    patience = Patience(sleep=lambda _: None)
+    with RestUserService(read, retry=RetryPolicy(tries=1), patience=patience) as rest:
         yield UserSyncService(engine, rest)
 
 
@@ -83,6 +92,7 @@ def tables(engine: Engine) -> list[list[tuple[Any, ...]]]:
 # Killed anywhere ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_scenario_16_a_run_that_is_paused_after_any_request_goes_on_from_there(
     org: SalesforceSimulator, engine: Engine
 ) -> None:
@@ -132,49 +142,130 @@ class Killed(BaseException):
 
 
 @contextmanager
-def killed_before_commit(engine: Engine, number: int) -> Iterator[Callable[[], int]]:
-    """Let nothing reach the database any more from the given commit on; yields how many commits there were."""
-    commits = 0
+def killed_before(engine: Engine, number: int) -> Iterator[list[str]]:
+    """Let nothing reach the database any more from the given statement on, and end all connections there.
+
+    Statements are those of SQLAlchemy, transactions' BEGIN and COMMIT, and COPY. Yields them as they come.
+    """
+    statements: list[str] = []
+    connections: list[psycopg.Connection[Any]] = []
+
+    def count(statement: str) -> None:
+        statements.append(statement)
+        if len(statements) >= number:
+            for connection in connections:
+                connection.close()
+            raise Killed
+
+    def at_connect(connection: psycopg.Connection[Any], _: object) -> None:
+        connections.append(connection)
+
+    def at_statement(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        count(statement)
 
     def at_commit(_: object) -> None:
-        nonlocal commits
-        commits += 1
-        if commits >= number:
-            raise Killed
+        count("COMMIT")
 
-    def at_begin(_: object) -> None:
-        if commits >= number:
-            raise Killed
+    copy = psycopg.Cursor.copy
 
-    event.listen(engine, "commit", at_commit)
-    event.listen(engine, "begin", at_begin)
+    def at_copy(cursor: Any, *arguments: Any) -> Any:
+        count("COPY")
+        return copy(cursor, *arguments)
+
+    listeners: dict[str, Callable[..., None]] = {
+        "connect": at_connect,
+        "before_cursor_execute": at_statement,
+        "commit": at_commit,
+    }
+    engine.dispose()
+    for name, listener in listeners.items():
+        event.listen(engine, name, listener)
     try:
-        yield lambda: commits
+        with patch.object(psycopg.Cursor, "copy", at_copy):
+            yield statements
     finally:
-        event.remove(engine, "commit", at_commit)
-        event.remove(engine, "begin", at_begin)
+        for name, listener in listeners.items():
+            event.remove(engine, name, listener)
+        engine.dispose()
+
+
+def assert_ledger_is_true(engine: Engine, users: int) -> None:
+    """Every user was inserted by one run, and a run that is complete says what it has read and stored."""
+    [(inserted,)] = rows(engine, "SELECT sum(inserted) FROM user_sync.sync_runs")
+    assert inserted == users
+    for outcome, has_landed, has_ended, fetched, stored in rows(
+        engine,
+        "SELECT outcome, landed_at IS NOT NULL, finished_at IS NOT NULL, fetched, inserted + updated + unchanged "
+        "FROM user_sync.sync_runs",
+    ):
+        assert (outcome in ("landed", "complete")) == has_landed
+        assert (outcome == "complete") == has_ended
+        assert fetched == (users if has_landed else 0)
+        assert stored == (users if outcome == "complete" else 0)
 
 
 @pytest.mark.slow
-def test_scenario_16_a_run_that_is_killed_before_any_commit_goes_on_from_there(
-    org: SalesforceSimulator, engine: Engine
+@pytest.mark.parametrize("transport", ["rest", "bulk"])
+def test_scenario_16_a_run_that_is_killed_before_any_statement_loses_and_doubles_nothing(
+    authority: CertificateAuthority, engine: Engine, transport: str
 ) -> None:
-    with killed_before_commit(engine, 10**6) as commits:
-        sync(org, engine)
+    few = 3 * PAGE
+    with SalesforceSimulator(people(few, seed=3, until=MADE_AT), authority) as org:
+        org.clock.set(NOW)
+        org.org.largest_page = PAGE
+        with killed_before(engine, 10**6) as statements:
+            sync(org, engine, transport=transport)
+        expected = tables(engine)
+        assert statements.count("COPY") >= (3 if transport == "rest" else 1)
+        assert len(expected[0]) == len(expected[1]) == few
+        for number in range(1, len(statements) + 1):
+            forget_everything(engine)
+            with killed_before(engine, number), pytest.raises((Killed, UserSyncError, DBAPIError)):
+                sync(org, engine, transport=transport)
+            before = rows(engine, "SELECT outcome FROM user_sync.sync_runs")
+            assert before in ([], [("running",)], [("landed",)], [("complete",)])
+            sync(org, engine, transport=transport)
+            found = tables(engine)
+            assert found[:2] == expected[:2], statements[number - 1]
+            assert found[3:] == expected[3:], statements[number - 1]
+            assert {digest for (digest,) in found[2]} == {digest for (digest,) in expected[2]}
+            assert_ledger_is_true(engine, few)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pages", [1, 4])
+def test_scenario_16_a_process_that_is_killed_goes_on_with_the_next_command(
+    org: SalesforceSimulator, engine: Engine, pages: int
+) -> None:
+    window = SyncWindow(datetime(2000, 1, 1, tzinfo=UTC), datetime(2026, 6, 15, tzinfo=UTC))
+    days = ("--start-date", "2000-01-01", "--end-date", "2026-06-14")
+    sync(org, engine)
     expected = tables(engine)
-    for number in range(1, commits() + 1):
-        forget_everything(engine)
-        with killed_before_commit(engine, number), pytest.raises(Killed):
-            sync(org, engine)
-        landed = rows(engine, "SELECT landed_at IS NOT NULL, resumed FROM user_sync.sync_runs")
-        result = sync(org, engine)
-        assert tables(engine)[:2] == expected[:2]
-        assert tables(engine)[3:] == expected[3:]
-        assert result.landing.fetched == MANY
-        if rows(engine, "SELECT count(*) FROM user_sync.sync_runs WHERE landed_at IS NULL") == [(0,)]:
-            continue
-        assert landed == [(False, 0)], "only a run that had not even been planned is left behind"
-        assert not result.landing.resumed
+    forget_everything(engine)
+    org.faults.add(Fault(on="page", first=pages + 2, delay=30.0))
+    database = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    program = "from user_sync_pipeline.cli import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "sync-users", "--mode", "custom", *days],
+        env={**os.environ, **org.environment(), "USER_SYNC_DATABASE_URL": database, "SALESFORCE_PAGE_SIZE": "200"},
+        stderr=subprocess.PIPE,
+    )
+    until = time.monotonic() + 60
+    while rows(engine, "SELECT count(*) FROM user_sync.salesforce_users_raw")[0][0] < PAGE:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    org.faults.clear()
+    assert rows(engine, "SELECT outcome FROM user_sync.sync_runs") == [("running",)]
+
+    with service(org, engine) as users:
+        result = users.sync_users(window=window)
+
+    assert result.landing.resumed
+    assert tables(engine)[:2] == expected[:2]
+    assert_ledger_is_true(engine, MANY)
 
 
 # What is gone on with, and what is not ------------------------------------------------------------------------------
@@ -272,29 +363,6 @@ def test_a_run_that_has_landed_is_not_gone_on_with(org: SalesforceSimulator, eng
     second = sync(org, engine)
     assert not second.landing.resumed
     assert second.landing.run_id != first.landing.run_id
-
-
-def test_gotcha_37_a_run_that_is_alive_is_left_to_its_process(org: SalesforceSimulator, engine: Engine) -> None:
-    begun, may_end = threading.Event(), threading.Event()
-    results: list[Any] = []
-
-    def wait(_: Progress) -> None:
-        begun.set()
-        assert may_end.wait(30)
-
-    def first() -> None:
-        with service(org, engine) as users:
-            results.append(users.land(WINDOW, mode="full", progress=wait))
-
-    thread = threading.Thread(target=first)
-    thread.start()
-    assert begun.wait(30)
-    second = sync(org, engine)
-    may_end.set()
-    thread.join()
-    assert not second.landing.resumed
-    assert results[0].run_id != second.landing.run_id
-    assert results[0].fetched == second.landing.fetched == MANY
 
 
 def test_rejected_rows_of_the_first_part_are_told_once_and_counted(org: SalesforceSimulator, engine: Engine) -> None:

@@ -21,9 +21,10 @@ from psycopg import sql
 from sqlalchemy import Connection, Engine, text
 
 from user_sync_pipeline.core.errors import UnreachableError
-from user_sync_pipeline.core.positions import Position, last_position
+from user_sync_pipeline.core.positions import Position, last_position, rows_before
 from user_sync_pipeline.core.rejects import RejectedValue
 from user_sync_pipeline.core.warehouse.copying import copy_batches
+from user_sync_pipeline.core.warehouse.locks import keep_merges_out
 from user_sync_pipeline.core.windows import SyncWindow
 
 if TYPE_CHECKING:
@@ -48,12 +49,13 @@ _PLAN_SLICE = text("""
 """)
 _WRITE_CHECKPOINT = text("""
     INSERT INTO user_sync.checkpoints AS stored
-        (run_id, slice, since, until, counted_rows, system_modstamp, id, landed_rows)
-    VALUES (:run_id, :slice, :since, :until, :counted_rows, :system_modstamp, :id, :rows)
+        (run_id, slice, since, until, counted_rows, system_modstamp, id, landed_rows, settled_rows)
+    VALUES (:run_id, :slice, :since, :until, :counted_rows, :system_modstamp, :id, :rows, :settled_rows)
     ON CONFLICT (run_id, slice) DO UPDATE SET
         system_modstamp = coalesce(excluded.system_modstamp, stored.system_modstamp),
         id = coalesce(excluded.id, stored.id),
         landed_rows = stored.landed_rows + excluded.landed_rows,
+        settled_rows = stored.settled_rows + excluded.settled_rows,
         written_at = clock_timestamp()
 """)
 _FINISH_SLICE = text("UPDATE user_sync.checkpoints SET finished = true WHERE run_id = :run_id AND slice = :slice")
@@ -63,20 +65,19 @@ _READ_CHECKPOINTS = text("""
 """)
 # The order of (SystemModstamp, Id) is Salesforce's, byte by byte, whatever the collation of the database.
 _FORGET_BEHIND_CHECKPOINT = text("""
-    WITH gone AS (
-        DELETE FROM user_sync.salesforce_users_raw AS raw
-        USING user_sync.checkpoints AS reached
-        WHERE reached.run_id = :run_id AND reached.slice = :slice
-          AND raw.sync_run_id = :run_id
-          AND raw.system_modstamp < reached.until
-          AND (reached.since IS NULL OR raw.system_modstamp >= reached.since)
-          AND (reached.id IS NULL
-               OR (raw.system_modstamp, raw.id COLLATE "C") > (reached.system_modstamp, reached.id COLLATE "C"))
-        RETURNING 1
-    )
-    UPDATE user_sync.checkpoints SET landed_rows = landed_rows - (SELECT count(*) FROM gone)
-    WHERE run_id = :run_id AND slice = :slice
+    DELETE FROM user_sync.salesforce_users_raw AS raw
+    USING user_sync.checkpoints AS reached
+    WHERE reached.run_id = :run_id AND reached.slice = :slice
+      AND raw.sync_run_id = :run_id
+      AND raw.system_modstamp < reached.until
+      AND (reached.since IS NULL OR raw.system_modstamp >= reached.since)
+      AND (reached.id IS NULL
+           OR (raw.system_modstamp, raw.id COLLATE "C") > (reached.system_modstamp, reached.id COLLATE "C"))
 """)
+# Not counted by the rows that go: later runs may have replaced some of them meanwhile.
+_COUNT_AGAIN = text(
+    "UPDATE user_sync.checkpoints SET landed_rows = settled_rows WHERE run_id = :run_id AND slice = :slice"
+)
 # Notes have no slice; where some of them may belong to rows that stay, those of the others are found again.
 _FORGET_NOTES = text("""
     DELETE FROM user_sync.rejected_records
@@ -109,6 +110,20 @@ _UP_TO_CHECKPOINT = """
 """
 _DELETE_WHOLE_WINDOW = text(_DELETE_EARLIER_RUNS)
 _DELETE_UP_TO_CHECKPOINT = text(_DELETE_EARLIER_RUNS + _UP_TO_CHECKPOINT)
+# A run that went on after a break has read after those that began during it, and what has not changed was read twice.
+_LATER_RUNS = text("""
+    SELECT array_agg(later.run_id)
+    FROM user_sync.sync_runs AS own JOIN user_sync.sync_runs AS later ON later.started_at > own.started_at
+    WHERE own.run_id = :run_id AND later.landed_at IS NOT NULL
+""")
+_DELETE_READ_AGAIN = text("""
+    DELETE FROM user_sync.salesforce_users_raw AS raw
+    USING user_sync.salesforce_users_raw AS own
+    WHERE own.sync_run_id = :run_id AND raw.sync_run_id = ANY(:later)
+      AND raw.id = own.id AND raw.system_modstamp <= own.system_modstamp AND raw.landed_at < own.landed_at
+      AND raw.system_modstamp < :until
+      AND (CAST(:since AS timestamptz) IS NULL OR raw.system_modstamp >= :since)
+""")
 _DELETE_CHECKPOINTS = text("DELETE FROM user_sync.checkpoints WHERE run_id = :run_id")
 
 
@@ -196,7 +211,9 @@ class Landing:
         for reached in self.checkpoints():
             if not reached.finished:
                 with self._turn() as connection:
-                    connection.execute(_FORGET_BEHIND_CHECKPOINT, {"run_id": self.run_id, "slice": reached.slice})
+                    slice_ = {"run_id": self.run_id, "slice": reached.slice}
+                    connection.execute(_FORGET_BEHIND_CHECKPOINT, slice_)
+                    connection.execute(_COUNT_AGAIN, slice_)
 
     def append(
         self,
@@ -222,6 +239,7 @@ class Landing:
             landed = batch.append_column("sync_run_id", pa.repeat(str(self.run_id), batch.num_rows))
             copy_batches(connection, _RAW, landed.schema.names, [landed])
             settled_until = min(slice_.window.until, self._settled_until)
+            settled_rows = rows_before(batch, settled_until) if in_order else 0
             position = last_position(batch, settled_until) if in_order else None
             checkpoint = {
                 "run_id": self.run_id,
@@ -232,6 +250,7 @@ class Landing:
                 "system_modstamp": position and position.system_modstamp,
                 "id": position and position.id,
                 "rows": batch.num_rows,
+                "settled_rows": settled_rows,
             }
             connection.execute(_WRITE_CHECKPOINT, checkpoint)
 
@@ -248,14 +267,18 @@ class Landing:
         delete = _DELETE_UP_TO_CHECKPOINT if limited else _DELETE_WHOLE_WINDOW
         bounds = {"run_id": self.run_id, "since": self.window.since, "until": self.window.until}
         with self._turn(connection) as own:
+            keep_merges_out(own)
             own.execute(delete, bounds)
+            later = own.scalar(_LATER_RUNS, {"run_id": self.run_id})
+            if later:
+                own.execute(_DELETE_READ_AGAIN, {"later": later, **bounds})
             own.execute(_DELETE_CHECKPOINTS, {"run_id": self.run_id})
 
     @contextmanager
     def _turn(self, connection: Connection | None = None) -> Iterator[Connection]:
         """Begin a transaction, or go on in that of `connection`; nobody else can go on with the run before it ends.
 
-        Raises `UnreachableError` when somebody has: a process that loses its connections loses its claim on the run.
+        Raises `UnreachableError` when somebody has: a process that loses its connections no longer keeps others out.
         """
         with nullcontext(connection) if connection is not None else self._engine.begin() as own:
             turn = own.scalar(_TURN, {"run_id": self.run_id})

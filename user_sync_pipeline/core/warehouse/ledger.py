@@ -8,15 +8,13 @@ Every function works in the transaction of the connection it is given.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, text
 
 from user_sync_pipeline.core.errors import ConfigurationError
 from user_sync_pipeline.core.salesforce.fields import USER_COLUMNS
@@ -47,8 +45,8 @@ _BROKEN_OFF = text("""
       AND selected_fields = CAST(:selected_fields AS text[])
       AND EXISTS (SELECT FROM user_sync.checkpoints AS reached WHERE reached.run_id = run.run_id)
     ORDER BY started_at DESC
+    LIMIT 1
 """)
-_CLAIM_RUN = text("SELECT pg_try_advisory_xact_lock(hashtextextended('user_sync run ' || CAST(:run_id AS text), 0))")
 _RESUME_RUN = text("""
     UPDATE user_sync.sync_runs SET outcome = 'running', finished_at = NULL, resumed = resumed + 1, until = :until
     WHERE run_id = :run_id
@@ -75,23 +73,27 @@ _NEWEST_LANDED_RUN = text("""
     WHERE landed_at IS NOT NULL
       AND until <= :until
       AND (CAST(:since AS timestamptz) IS NULL OR since >= :since)
-    ORDER BY started_at DESC
+    ORDER BY started_by = CAST(:started_by AS text) DESC NULLS LAST, started_at DESC
     LIMIT 1
 """)
+# A merge that is repeated finds unchanged what it has written before; that is no news of the run.
 _RECORD_COUNTS = text("""
-    UPDATE user_sync.sync_runs SET inserted = :inserted, updated = :updated, unchanged = :unchanged
+    UPDATE user_sync.sync_runs
+    SET inserted = inserted + :inserted, updated = updated + :updated,
+        unchanged = CASE outcome WHEN 'complete' THEN unchanged ELSE :unchanged END
     WHERE run_id = :run_id
 """)
-# Rejects are counted where they are noted, so that a merge that is repeated counts none of them twice.
+# Rejects are counted where they are noted, so that a merge that is repeated counts none of them twice; old notes may
+# have gone (`retention.py`).
 _FINISH_RUN = text("""
     UPDATE user_sync.sync_runs AS run
     SET outcome = :outcome,
         finished_at = clock_timestamp(),
         api_calls = run.api_calls + :api_calls,
-        rejected = (
+        rejected = greatest(run.rejected, (
             SELECT count(*) FROM user_sync.rejected_records AS note
             WHERE note.run_id = run.run_id AND NOT note.row_stored
-        )
+        ))
     WHERE run.run_id = :run_id
 """)
 _READ_WATERMARK = text("SELECT watermark FROM user_sync.watermarks WHERE org_id = :org_id")
@@ -194,43 +196,26 @@ def begin_run(
     return run_id
 
 
-@contextmanager
-def claims(engine: Engine) -> Iterator[Connection]:
-    """Open a connection for the claims of a process, which end with it.
-
-    It may be lost on the way: the landing notices when somebody else has gone on with the run (`landing.py`).
-    """
-    with engine.connect() as connection:
-        yield connection
-        with suppress(DBAPIError):
-            connection.rollback()
-
-
-def claim_run(connection: Connection, run_id: UUID) -> bool:
-    """Take the run for this process until the transaction of `connection` ends; False when another one has it."""
-    return bool(connection.scalar(_CLAIM_RUN, {"run_id": run_id}))
-
-
-def claim_broken_off_run(
+def broken_off_run(
     connection: Connection, *, org_id: str, window: SyncWindow, fields: Sequence[str]
 ) -> BrokenOffRun | None:
     """Return the newest run without a limit that was to read this window with these fields and did not land.
 
-    Its window may end up to a week before this one. It is claimed as by `claim_run`; one that another process is
-    working on is passed over.
+    Its window may end up to a week before this one. Nobody else works on it as long as this process keeps other runs
+    of the organisation out (`locks.py`).
     """
     asked = {"org_id": org_id, "since": window.since, "until": window.until, "selected_fields": list(fields)}
-    for run in connection.execute(_BROKEN_OFF, asked).all():
-        if claim_run(connection, run.run_id):
-            return BrokenOffRun(
-                run.run_id,
-                run.read_until,
-                run.covered_until,
-                run.held_reason,
-                tuple(run.fetched_columns),
-                tuple(run.lost_fields),
-            )
-    return None
+    run = connection.execute(_BROKEN_OFF, asked).one_or_none()
+    if run is None:
+        return None
+    return BrokenOffRun(
+        run.run_id,
+        run.read_until,
+        run.covered_until,
+        run.held_reason,
+        tuple(run.fetched_columns),
+        tuple(run.lost_fields),
+    )
 
 
 def resume_run(connection: Connection, run_id: UUID, *, until: datetime) -> None:
@@ -289,9 +274,13 @@ def record_landing(
     )
 
 
-def newest_landed_run(connection: Connection, window: SyncWindow) -> UUID | None:
-    """Return the newest run that landed within the window, whatever became of its merge; None without one."""
-    found: UUID | None = connection.scalar(_NEWEST_LANDED_RUN, {"since": window.since, "until": window.until})
+def newest_landed_run(connection: Connection, window: SyncWindow, started_by: str | None = None) -> UUID | None:
+    """Return the newest run that landed within the window, whatever became of its merge; None without one.
+
+    Runs that were `started_by` this one are preferred to others.
+    """
+    asked = {"since": window.since, "until": window.until, "started_by": started_by}
+    found: UUID | None = connection.scalar(_NEWEST_LANDED_RUN, asked)
     return found
 
 

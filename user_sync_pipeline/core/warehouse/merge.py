@@ -18,6 +18,7 @@ from uuid import UUID
 from sqlalchemy import Connection, TextClause, text
 
 from user_sync_pipeline.core.salesforce.fields import CUSTOM_FIELDS_COLUMN, USER_COLUMNS, USER_FIELDS, Kind
+from user_sync_pipeline.core.warehouse.locks import keep_merges_out
 from user_sync_pipeline.core.windows import SyncWindow
 
 
@@ -40,9 +41,6 @@ class MergeCounts:
 
 
 _WINDOW = "system_modstamp < :until AND (CAST(:since AS timestamptz) IS NULL OR system_modstamp >= :since)"
-
-# Two merges at once would both insert the same new user; the second waits for the first to commit.
-_ONE_MERGE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtextextended('public.sf_users', 0))")
 
 # The runs whose rows lie in the window, together where they saw the same columns.
 _RUNS_BY_COLUMNS = text(f"""
@@ -112,7 +110,7 @@ def merge_window(connection: Connection, window: SyncWindow, run_id: UUID) -> Me
     `run_id` is the run that does it: written rows and rejects carry it. Rows whose own run the ledger has
     forgotten are left alone, since nobody knows any more which columns they saw.
     """
-    connection.execute(_ONE_MERGE_AT_A_TIME)
+    keep_merges_out(connection)
     connection.execute(_MEMORY_FOR_KEYS)
     bounds = {"since": window.since, "until": window.until}
     counts = MergeCounts(0, 0, 0, 0)
