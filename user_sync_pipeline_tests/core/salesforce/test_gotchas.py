@@ -319,6 +319,19 @@ def test_gotcha_32_users_of_every_type_are_read_and_counted(company: SalesforceS
     assert [query for query in asked(company, "FROM User") if "IsActive =" in query or "UserType =" in query] == []
 
 
+def test_gotcha_33_who_is_not_shared_with_us_any_more_stays_as_stored_and_out_of_the_figures(
+    company: SalesforceSimulator, warehouse: Engine
+) -> None:
+    sync(company, warehouse)
+    before = stored(warehouse)
+    del company.org.users.ordered[:3]  # as sharing does it: neither queries nor counts find them
+    certificate = sync(company, warehouse).landing.certificate
+    assert certificate is not None
+    assert (certificate.users, certificate.closing_count) == (FEW - 3, FEW - 3)
+    assert sum(sum(counts.values()) for counts in certificate.users_by_type.values()) == FEW - 3
+    assert stored(warehouse) == before
+
+
 def test_gotcha_35_users_with_one_external_id_are_stored_side_by_side(
     company: SalesforceSimulator, warehouse: Engine
 ) -> None:
