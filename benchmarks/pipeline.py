@@ -28,13 +28,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from limits import empty, limits
+from limits import downloader, empty, limits
 from servers import database, simulator
 from sqlalchemy import Engine, text
 
 from user_sync_pipeline.core.salesforce import soql
 from user_sync_pipeline.core.salesforce.auth import Authenticator
 from user_sync_pipeline.core.salesforce.fields import USER_FIELDS
+from user_sync_pipeline.core.salesforce.rest import RestUserService
 from user_sync_pipeline.core.settings import LARGEST_PAGE, SalesforceSettings
 from user_sync_pipeline.core.windows import SyncWindow
 
@@ -122,6 +123,7 @@ def run_organisation(users: int, delay: float, runs: int, peers: Sequence[str], 
         simulator(users, delay=delay, changed_today=users // 100) as after,
         database() as engine,
     ):
+        write_once(before, after)
         for _ in range(runs):
             empty(engine)
             steps = {
@@ -151,6 +153,13 @@ def run_organisation(users: int, delay: float, runs: int, peers: Sequence[str], 
         for name, group in found.items()
     }
     return Figures(users, medians, statistics.median(merges))
+
+
+def write_once(*organisations: dict[str, str]) -> None:
+    """Let the simulators write each user once: what they keep of it costs no way of reading them anything."""
+    for environment in organisations:
+        with RestUserService(SalesforceSettings.from_environment(environment)) as rest:
+            downloader(rest)()
 
 
 def rows_of(name: str, users: int) -> int:

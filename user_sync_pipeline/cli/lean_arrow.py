@@ -6,12 +6,16 @@ What does not: anything about the pages themselves.
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+
+# What glibc's <malloc.h> calls M_ARENA_MAX.
+_MOST_ARENAS = -8
 
 
 class _WithoutPandas(MetaPathFinder):
@@ -30,13 +34,16 @@ def lean_arrow() -> Iterator[None]:
     """Keep a quarter of the memory and of the start.
 
     Arrow imports pandas, where it is installed, as soon as it meets a list, only to know its missing values. And its
-    own allocator keeps what one thread has allocated and another one freed, as pages are.
+    own allocator keeps what one thread has allocated and another one freed, as pages are. That of glibc does so
+    too as long as it may give each thread an arena; they stay few to the end of the process.
     """
     import pyarrow as pa
 
     finder, pool = _WithoutPandas(), pa.default_memory_pool()
     sys.meta_path.insert(0, finder)
     pa.set_memory_pool(pa.system_memory_pool())
+    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
+        mallopt(_MOST_ARENAS, 2)
     try:
         yield
     finally:

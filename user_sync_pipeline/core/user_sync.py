@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.orm import Session
 
 from user_sync_pipeline.core import settings
 from user_sync_pipeline.core.errors import UsageError
@@ -32,6 +31,8 @@ from user_sync_pipeline.core.warehouse.retention import forget_what_is_old
 from user_sync_pipeline.core.windows import Mode, SyncWindow
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from user_sync_pipeline.core.salesforce.rest import RestUserService
 
 __all__ = [
@@ -73,7 +74,7 @@ class UserSyncService:
         tell: Callable[[str], None] | None = None,
         retention: Retention | None = None,
     ) -> None:
-        bind = db_session.get_bind() if isinstance(db_session, Session) else db_session
+        bind = db_session if isinstance(db_session, Engine) else db_session.get_bind()
         self._engine = bind.engine if isinstance(bind, Connection) else bind
         self._rest = rest_service
         self._wait = wait
