@@ -193,10 +193,52 @@ CREATE TABLE user_sync.profile_reconciliation (
 );
 CREATE INDEX profile_reconciliation_finding_idx ON user_sync.profile_reconciliation (finding);
 
+-- Whom the last reconciliation found to be the same person, and by what. A link that stays keeps its moment. -----
+
+CREATE TABLE user_sync.profile_links (
+    auth_user_id        uuid PRIMARY KEY,
+    salesforce_user_id  text NOT NULL,
+    linked_by           text NOT NULL CHECK (linked_by IN ('External_ID__c', 'verified e-mail')),
+    linked_at           timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE UNIQUE INDEX profile_links_salesforce_user_id_idx ON user_sync.profile_links (salesforce_user_id);
+
+-- The ledger of profile syncs: one row for each that was not a dry run. ---------------------------------------
+
+CREATE TABLE user_sync.profile_runs (
+    run_id           uuid PRIMARY KEY,
+    started_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+    finished_at      timestamptz,
+    started_by       text NOT NULL,
+    door             text CHECK (door IN ('sql', 'rpc', 'api')),  -- NULL for a single profile
+    outcome          text NOT NULL DEFAULT 'running' CHECK (outcome IN ('running', 'complete', 'failed')),
+    created          bigint NOT NULL DEFAULT 0,
+    refreshed        bigint NOT NULL DEFAULT 0,
+    vanished         bigint NOT NULL DEFAULT 0,
+    failed           bigint NOT NULL DEFAULT 0,
+    undone_at        timestamptz,               -- when it was undone last
+    removed          bigint NOT NULL DEFAULT 0, -- by undoing it
+    restored         bigint NOT NULL DEFAULT 0  -- by undoing it
+);
+CREATE INDEX profile_runs_started_at_idx ON user_sync.profile_runs (started_at DESC);
+
+-- What a refreshed profile held before the run, and what the run made of it; written before the profile is. -----
+
+CREATE TABLE user_sync.profile_images (
+    run_id    uuid NOT NULL REFERENCES user_sync.profile_runs (run_id) ON DELETE CASCADE,
+    user_id   uuid NOT NULL,
+    before    jsonb NOT NULL,
+    after     jsonb NOT NULL,
+    noted_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (run_id, user_id)
+);
+COMMENT ON TABLE user_sync.profile_images IS 'E-mail and phone of refreshed profiles, for undoing a run; personal data.';
+
 -- Personal data: row level security without a policy, and no grant to any role of an API. --------------------
 -- Explicit in both directions, because old projects grant everything by default and new ones nothing.
 
 ALTER TABLE public.sf_users ENABLE ROW LEVEL SECURITY;
+ALTER TABLE user_sync.profile_images ENABLE ROW LEVEL SECURITY;
 REVOKE ALL ON public.sf_users FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA user_sync FROM PUBLIC;
 DO $$

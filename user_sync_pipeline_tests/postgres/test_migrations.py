@@ -131,7 +131,7 @@ def test_a_lock_that_is_held_for_a_while_is_waited_for(
     empty_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shipped_elsewhere(tmp_path, monkeypatch, _0001_salesforce_index="CREATE INDEX ON public.busy (id);")
-    monkeypatch.setattr(migration_scripts, "_SET_LOCK_TIMEOUT", "SET LOCAL lock_timeout = '20ms'")
+    monkeypatch.setattr(migration_scripts, "_LOCK_TIMEOUT", "20ms")
     monkeypatch.setattr(migrations, "_PAUSE_SECONDS", 0.1)
     execute(empty_database, "CREATE TABLE public.busy (id integer)")
     with connected(empty_database) as holder:
@@ -147,7 +147,7 @@ def test_a_lock_that_is_held_for_ever_is_given_up_with_a_sentence(
     empty_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shipped_elsewhere(tmp_path, monkeypatch, _0001_salesforce_index="CREATE INDEX ON public.busy (id);")
-    monkeypatch.setattr(migration_scripts, "_SET_LOCK_TIMEOUT", "SET LOCAL lock_timeout = '10ms'")
+    monkeypatch.setattr(migration_scripts, "_LOCK_TIMEOUT", "10ms")
     monkeypatch.setattr(migrations, "_PAUSE_SECONDS", 0.0)
     execute(empty_database, "CREATE TABLE public.busy (id integer)")
     with connected(empty_database) as holder:

@@ -1,7 +1,10 @@
 """The plain SQL files of `sql/migrations` as Alembic scripts.
 
-What belongs here: reading file names, and running one file in one transaction.
+What belongs here: reading file names, and running one file in one transaction, or printing it as one.
 What does not: which side goes to which database (`migrations.py`).
+
+A file goes to the server together with its COMMIT, in one message: what it locks is free again before an answer has
+come back, however far away the server is.
 
 Alembic keeps the record in `user_sync.alembic_version` of each database. The revision of a file is its number, and
 each side is a branch of its own, labelled with the name of the side.
@@ -11,12 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import psycopg
-from alembic.runtime.migration import MigrationContext, RevisionStep
+from alembic.runtime.migration import MigrationContext, MigrationInfo, RevisionStep
 from alembic.script import Script, ScriptDirectory
 from sqlalchemy import Connection
 
@@ -24,8 +26,17 @@ from user_sync_pipeline.core.errors import ConfigurationError
 from user_sync_pipeline.core.warehouse.copying import driver_connection
 
 SCHEMA = "user_sync"
-# A migration that waits for a lock makes everybody behind it wait too: it gives up soon, to be tried again.
-_SET_LOCK_TIMEOUT = "SET LOCAL lock_timeout = '2s'"
+# A migration that waits for a lock makes everybody behind it wait too, sign-ins included: it gives up at once, to be
+# tried again.
+_LOCK_TIMEOUT = "25ms"
+# Who pastes a script tries again by hand.
+_LOCK_TIMEOUT_OF_A_SCRIPT = "500ms"
+_CREATE_RECORD = f"""\
+CREATE SCHEMA IF NOT EXISTS {SCHEMA};
+CREATE TABLE IF NOT EXISTS {SCHEMA}.alembic_version (
+    version_num varchar(32) NOT NULL CONSTRAINT alembic_version_pkc PRIMARY KEY
+);
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +56,41 @@ class Migration:
         """`salesforce` or `profiles`, the second word."""
         return self.name.split("_")[1]
 
-    def run(self, direction: str, connection: Connection) -> None:
-        """Run the `up` or `down` file in the transaction of `connection`; raises `ConfigurationError`."""
-        path = self.folder / f"{self.name}.{direction}.sql"
+    def statements(self, kind: str) -> str:
+        """Return the text of the `up` file, or of its `down` or `off` file."""
+        return self._path(kind).read_text(encoding="utf-8")
+
+    def run(self, kind: str, connection: Connection) -> None:
+        """Run the `up`, `down` or `off` file and commit it, with what the transaction of `connection` did before.
+
+        Raises `ConfigurationError`; of the driver's errors only those go through that `database_errors` explains.
+        """
         driver = driver_connection(connection)
-        driver.execute(_SET_LOCK_TIMEOUT)
         try:
             # Without parameters psycopg sends the text as it stands: several statements, and % is itself.
-            driver.execute(path.read_bytes())
+            driver.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}';\n{self.statements(kind)}\nCOMMIT;".encode())
         except (psycopg.OperationalError, psycopg.errors.InsufficientPrivilege):
             raise
         except psycopg.Error as error:
+            hint = f" ({error.diag.message_hint})" if error.diag.message_hint else ""
             raise ConfigurationError(
-                f"sql/migrations/{path.name} cannot be applied: {error.diag.message_primary}; "
+                f"sql/migrations/{self._path(kind).name} cannot be applied: {error.diag.message_primary}{hint}; "
                 "nothing of it was kept, and the database is as before."
             ) from error
+
+    def script(self, kind: str) -> str:
+        """Return the file as a transaction of its own for a SQL console, which keeps the same record."""
+        record = {
+            "up": f"INSERT INTO {SCHEMA}.alembic_version VALUES ('{self.revision}') ON CONFLICT DO NOTHING;\n",
+            "down": f"DELETE FROM {SCHEMA}.alembic_version WHERE version_num = '{self.revision}';\n",
+        }.get(kind, "")
+        return (
+            f"BEGIN;\nSET LOCAL lock_timeout = '{_LOCK_TIMEOUT_OF_A_SCRIPT}';  -- gives up soon; run it again then\n\n"
+            f"{_CREATE_RECORD if record else ''}{record}\n{self.statements(kind)}\nCOMMIT;\n"
+        )
+
+    def _path(self, kind: str) -> Path:
+        return self.folder / f"{self.name}.{kind}.sql"
 
 
 def migrations_in(folder: Path) -> tuple[Migration, ...]:
@@ -74,7 +105,11 @@ def upgrade(connection: Connection, migrations: Sequence[Migration], side: str) 
     def steps(heads: str, _context: MigrationContext) -> list[RevisionStep]:
         return scripts._upgrade_revs(f"{side}@head", heads)
 
-    context = _context(connection, fn=steps, script=scripts, transaction_per_migration=True)
+    def run(*, step: MigrationInfo, **_of_alembic: object) -> None:
+        # After the record is written, so that this commits both.
+        next(migration for migration in migrations if migration.revision == step.up_revision_id).run("up", connection)
+
+    context = _context(connection, fn=steps, script=scripts, transaction_per_migration=True, on_version_apply=(run,))
     context.run_migrations(connection=connection)
 
 
@@ -110,11 +145,14 @@ class _PlainSqlScripts(ScriptDirectory):
                 revision=migration.revision,
                 down_revision=previous,
                 branch_labels=None if previous else migration.side,
-                upgrade=partial(migration.run, "up"),
-                downgrade=partial(migration.run, "down"),
+                upgrade=_write_the_record_only,
             )
             newest[migration.side] = migration.revision
             yield Script(module, migration.revision, migration.folder / f"{migration.name}.up.sql")
+
+
+def _write_the_record_only(**_: object) -> None:
+    """Alembic calls this before it writes the record of a migration, which is too early to commit."""
 
 
 def _context(connection: Connection, **options: object) -> MigrationContext:
