@@ -11,11 +11,13 @@ import jwt
 import psycopg
 import pytest
 
+from user_sync_pipeline.core.errors import ConfigurationError
+from user_sync_pipeline.core.profiles.supabase_directory import SupabaseDirectory
 from user_sync_pipeline.core.settings import SupabaseSettings
 from user_sync_pipeline.sandbox.certificates import CertificateAuthority
 from user_sync_pipeline.sandbox.postgres import PostgresServer
 from user_sync_pipeline.sandbox.supabase import SupabaseSimulator
-from user_sync_pipeline_tests.conftest import role_url, supabase_on
+from user_sync_pipeline_tests.conftest import ROLE_PASSWORD, role_url, supabase_on
 
 WHO_AM_I = """
     CREATE FUNCTION public.who_am_i() RETURNS json LANGUAGE sql STABLE AS
@@ -144,3 +146,29 @@ def test_the_settings_of_the_sandbox_are_accepted_by_the_pipeline(simulator: Sup
     assert settings.url == simulator.url
     assert settings.service_role_key == simulator.keys.secret_key
     assert simulator.keys.secret_key not in repr(simulator.keys) + repr(settings)
+
+
+def test_a_project_may_have_switched_its_legacy_keys_off(
+    postgres_server: PostgresServer, authority: CertificateAuthority, supabase_template: str
+) -> None:
+    project = SupabaseSimulator(
+        postgres_server,
+        supabase_template,
+        authority,
+        authenticator_password=ROLE_PASSWORD,
+        auth_admin_password=ROLE_PASSWORD,
+        takes_legacy_keys=False,
+    )
+    with project:
+        trust = ssl.create_default_context(cafile=project.environment()["SUPABASE_CA_BUNDLE"])
+        with httpx.Client(base_url=project.url, verify=trust, trust_env=False) as client:
+            for key in (project.keys.service_role_key, project.keys.anon_key):
+                answer = client.get("/auth/v1/health", headers={"apikey": key})
+                assert (answer.status_code, answer.json()["message"]) == (401, "Legacy API keys are disabled")
+            assert client.get("/auth/v1/health", headers={"apikey": project.keys.secret_key}).status_code == 200
+
+        with (
+            SupabaseDirectory(project.url, project.keys.service_role_key, ca_bundle=str(authority.ca_file)) as door,
+            pytest.raises(ConfigurationError, match="legacy service_role key, which the project"),
+        ):
+            door.status()

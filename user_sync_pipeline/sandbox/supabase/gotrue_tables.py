@@ -23,11 +23,8 @@ INSTANCE = UUID(int=0)  # rows of another instance do not exist for GoTrue
 Connection = AsyncConnection[DictRow]
 
 # Metadata is read as text, to tell NULL from JSON's null.
-_USERS = """
-    SELECT *, raw_app_meta_data::text AS app_metadata, raw_user_meta_data::text AS user_metadata
-    FROM auth.users
-    WHERE instance_id = %(instance)s
-"""
+_KNOWN = "FROM auth.users WHERE instance_id = %(instance)s"
+_USERS = f"SELECT *, raw_app_meta_data::text AS app_metadata, raw_user_meta_data::text AS user_metadata {_KNOWN}"
 _ADD_USER = """
     INSERT INTO auth.users (
         instance_id, id, aud, role, email, phone, encrypted_password, raw_app_meta_data, raw_user_meta_data,
@@ -59,11 +56,13 @@ async def list_users(
     `pattern` is for LIKE on e-mail and full name; `order` is SQL.
     """
     values = {"instance": INSTANCE, "aud": audience, "pattern": pattern, "limit": limit, "offset": offset}
-    chosen = _USERS + " AND aud = %(aud)s"
+    chosen = _KNOWN + " AND aud = %(aud)s"
     if pattern is not None:
         chosen += " AND (email LIKE %(pattern)s OR raw_user_meta_data ->> 'full_name' ILIKE %(pattern)s)"
-    (counted,) = await (await connection.execute(f"SELECT count(*) FROM ({chosen}) AS u", values)).fetchall()
-    page = await connection.execute(f"{chosen} ORDER BY {order} LIMIT %(limit)s OFFSET %(offset)s", values)
+    (counted,) = await (await connection.execute(f"SELECT count(*) {chosen}", values)).fetchall()
+    # Only the keys are sorted in full, not the wide rows.
+    keys = f"SELECT id {chosen} ORDER BY {order} LIMIT %(limit)s OFFSET %(offset)s"
+    page = await connection.execute(f"{_USERS} AND id IN ({keys}) ORDER BY {order}", values)
     return counted["count"], await page.fetchall()
 
 

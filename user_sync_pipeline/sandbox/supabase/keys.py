@@ -49,6 +49,10 @@ class ApiKeys:
             return SERVICE
         return ANONYMOUS if key in (self.publishable_key, self.anon_key) else None
 
+    def is_legacy(self, key: str) -> bool:
+        """Tell whether an API key is one of the signed keys, which a project may switch off."""
+        return key in (self.service_role_key, self.anon_key)
+
     def sign(self, role: str, **claims: Any) -> str:
         """Return a token for `role` that is good for some minutes; `sub` is the id of a signed-in user."""
         return _sign(self.jwt_secret, role, _PASSED_ON_SECONDS, **claims)

@@ -25,7 +25,8 @@ MAX_ROWS = 1000
 class SupabaseSimulator:
     """Serves a database that `prepare_supabase` has made ready, whose two passwords are asked for again.
 
-    `keys` are made anew for each simulator. `port=0` lets the system choose.
+    `keys` are made anew for each simulator. `port=0` lets the system choose. Each answer takes `delay` seconds longer;
+    without `takes_legacy_keys` the signed keys of former years are switched off.
     """
 
     def __init__(
@@ -37,6 +38,8 @@ class SupabaseSimulator:
         authenticator_password: str,
         auth_admin_password: str,
         port: int = 0,
+        takes_legacy_keys: bool = True,
+        delay: float = 0,
     ) -> None:
         self.keys = ApiKeys.generate(PROJECT_REFERENCE)
         auth_url = server.url(database, role=AUTH_ADMIN_ROLE, password=auth_admin_password)
@@ -45,6 +48,8 @@ class SupabaseSimulator:
             self.keys,
             auth=GoTrue(auth_url, self.keys).app,
             rest=Postgrest(rest_url, self.keys, max_rows=MAX_ROWS).app,
+            takes_legacy_keys=takes_legacy_keys,
+            delay=delay,
         )
         self._authority = authority
         self._http = HttpServer(app, authority, port=port)
