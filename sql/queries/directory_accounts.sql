@@ -5,7 +5,10 @@ SELECT
     coalesce(account.is_verified, false) AS is_verified,
     coalesce(account.can_sign_in, false) AS can_sign_in,
     account.id IS NOT NULL AS is_in_scope,
-    profile.id IS NOT NULL AS has_profile
+    profile.id IS NOT NULL AS has_profile,
+    coalesce(account.id = profile.id, false)
+        AND nullif(lower(btrim(profile.email)), '') IS DISTINCT FROM account.email AS has_stale_email,
+    profile.role
 FROM (
     SELECT
         id,

@@ -1,4 +1,5 @@
--- Who can sign in (directory_accounts, a temporary table) against who is in Salesforce: what a person should look at.
+-- Who can sign in (directory_accounts, a temporary table) against who is in Salesforce: what a person should look at,
+-- and the links that were made (linked).
 --
 -- A link needs a reason: External_ID__c equal to the id of the auth user, or else the same verified e-mail where
 -- nobody else has it on either side. A tie is reported, never decided. Ids and reasons only, no e-mail.
@@ -78,6 +79,16 @@ WHERE has_profile AND NOT is_in_scope
 
 UNION ALL
 SELECT
+    'stale_email',
+    account.auth_user_id,
+    link.salesforce_user_id,
+    'The profile holds another e-mail than the auth user.'
+FROM account
+LEFT JOIN link USING (auth_user_id)
+WHERE account.has_stale_email
+
+UNION ALL
+SELECT
     'inactive_in_salesforce_can_sign_in',
     account.auth_user_id,
     salesforce_user_id,
@@ -135,3 +146,7 @@ SELECT
     'The External_ID__c of ' || named_by || ' Salesforce users names this auth user, so no link was made.'
 FROM named
 WHERE named_by > 1
+
+UNION ALL
+SELECT 'linked', auth_user_id, salesforce_user_id, linked_by
+FROM link

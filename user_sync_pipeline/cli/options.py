@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 import click
 
@@ -33,6 +34,23 @@ class WholeNumber(click.ParamType[int]):
             option = param.opts[0] if param is not None else "The option"
             raise UsageError(f"{option} is {str(value)!r}; give a whole number, {bounds}.")
         return number
+
+
+class UuidValue(click.ParamType[UUID]):
+    """The id of something, as Postgres writes ids."""
+
+    name = "uuid"
+
+    def __init__(self, what: str, where: str) -> None:
+        self._what = what
+        self._where = where
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> UUID:
+        """Return the id; raises `UsageError` saying where it is found."""
+        try:
+            return value if isinstance(value, UUID) else UUID(value)
+        except ValueError:
+            raise UsageError(f"{str(value)!r} is not the id of a {self._what}; give a UUID, {self._where}.") from None
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")

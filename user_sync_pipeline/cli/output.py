@@ -29,7 +29,7 @@ def print_json(value: dict[str, Any]) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a small table on standard output; None shows as an empty cell."""
+    """Print a small table on standard output; None shows as an empty cell, a `rich.text.Text` in its style."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -39,7 +39,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         table.add_column(column, no_wrap=True)
     table.add_column(columns[-1])
     for row in rows:
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        table.add_row(*(cell if isinstance(cell, Text) else Text("" if cell is None else str(cell)) for cell in row))
     console = Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL, highlight=False)
     console.print(f"\n[bold]{title}[/bold]")
     console.print(table)

@@ -154,7 +154,7 @@ def test_status_and_sync_before_and_after(database: Engine, users_who_can_sign_i
     result = run_json("sync")
     assert list(result) == [
         "timestamp", "total_auth_users", "existing_profiles", "profiles_created", "failed_creations", "success_rate",
-        "execution_time_seconds", "dry_run", "failures",
+        "execution_time_seconds", "dry_run", "failures", "refreshed_profiles", "refused_refreshes", "run_id",
     ]  # fmt: skip
     assert (result["profiles_created"], result["failed_creations"]) == (users, 0)
     assert run("status").stdout == STATUS.format(users=users, profiles=users, missing=0, percentage="100.00")

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Engine, text
 
-from user_sync_pipeline.core.profiles.reconcile import FINDINGS, find_findings
+from user_sync_pipeline.core.profiles.reconcile import FINDINGS, count_links, find_findings
 from user_sync_pipeline.core.profiles.sql_directory import SqlDirectory
 from user_sync_pipeline.sandbox.salesforce.ids import salesforce_id
 from user_sync_pipeline_tests.postgres.accounts import add_user, execute
@@ -46,6 +46,15 @@ def findings(engine: Engine) -> set[tuple[str, UUID | None, str | None]]:
         (row["finding"], UUID(row["auth_user_id"]) if row["auth_user_id"] else None, row["salesforce_user_id"])
         for row in rows
     }
+
+
+def links(engine: Engine) -> set[tuple[UUID, str, str]]:
+    """Whom the last call of `findings` linked, and by what."""
+    with engine.connect() as connection:
+        rows = connection.execute(
+            text("SELECT auth_user_id, salesforce_user_id, linked_by FROM user_sync.profile_links")
+        )
+        return {(row.auth_user_id, row.salesforce_user_id, row.linked_by) for row in rows}
 
 
 @pytest.mark.parametrize("linked_by", ["external id", "verified e-mail"])
@@ -109,3 +118,34 @@ def test_missing_and_orphan_profiles_are_found(engine: Engine) -> None:
     orphan = add_user(engine, "gone@example.com", profile=True)
     execute(engine, "UPDATE auth.users SET deleted_at = now() WHERE id = :id", id=orphan)
     assert findings(engine) == {("missing_profile", missing, None), ("orphan_profile", orphan, None)}
+
+
+def test_a_profile_with_another_e_mail_is_found_and_only_where_there_is_a_user(engine: Engine) -> None:
+    stale, fresh = (add_user(engine, f"{name}@example.com", profile=True) for name in ("ann", "bob"))
+    person = add_salesforce_user(engine, 1, "ann@example.com")
+    execute(engine, "UPDATE user_profiles SET email = 'old@example.com' WHERE id = :id", id=stale)
+    execute(engine, "UPDATE user_profiles SET email = ' BOB@example.com', phone = '1' WHERE id = :id", id=fresh)
+    gone = add_user(engine, "cid@example.com", profile=True)
+    execute(engine, "UPDATE auth.users SET email = 'hash', deleted_at = now() WHERE id = :id", id=gone)
+    assert findings(engine) == {("stale_email", stale, person), ("orphan_profile", gone, None)}
+
+
+def test_links_are_kept_with_their_reason_and_the_moment_of_the_first(engine: Engine) -> None:
+    ann, bob, cid = (add_user(engine, f"{name}@example.com", profile=True) for name in ("ann", "bob", "cid"))
+    by_id = add_salesforce_user(engine, 1, external_id=ann)
+    by_email = add_salesforce_user(engine, 2, "bob@example.com")
+    alone = add_salesforce_user(engine, 3, "nobody@example.com", is_active=False)
+    assert findings(engine) == set()
+    assert links(engine) == {(ann, by_id, "External_ID__c"), (bob, by_email, "verified e-mail")}
+
+    moments = text("SELECT auth_user_id, linked_at FROM user_sync.profile_links")
+    with engine.connect() as connection:
+        first = {row.auth_user_id: row.linked_at for row in connection.execute(moments)}
+    execute(engine, "UPDATE sf_users SET external_id = :id WHERE email = 'bob@example.com'", id=str(cid))
+    assert findings(engine) == set()
+    assert links(engine) == {(ann, by_id, "External_ID__c"), (cid, by_email, "External_ID__c")}
+    with engine.begin() as connection:
+        again = {row.auth_user_id: row.linked_at for row in connection.execute(moments)}
+        assert count_links(connection) == {"External_ID__c": 2, "verified e-mail": 0}
+    assert again[ann] == first[ann]
+    assert alone not in {salesforce_user for _, salesforce_user, _ in links(engine)}

@@ -6,7 +6,7 @@ something is refused. What does not: how a door does it (`sql_directory.py`, `su
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self, TypeVar
@@ -22,11 +22,22 @@ _FOREIGN_KEY_VIOLATION = "23503"
 # Data exceptions, violated constraints and what a trigger raises: refusals that are about single rows.
 _CLASSES_ABOUT_ROWS = ("22", "23", "P0")
 
+# What a profile may be allowed to do; the table refuses any other role. Nobody's metadata has a say in it.
+ROLES = ("user", "admin")
+DEFAULT_ROLE = "user"
+
+# Why an undo leaves a profile alone; the functions of migration 0002 say it in the same words.
+CHANGED_SINCE = "changed since"
+
 Row = TypeVar("Row")
 
 
 class Account(NamedTuple):
-    """A user in scope, or a profile that belongs to none (`is_in_scope` false). The e-mail is lower-cased."""
+    """A user in scope, or a profile that belongs to none (`is_in_scope` false). The e-mail is lower-cased.
+
+    `has_stale_email`: the profile holds another e-mail than the user. `role` is that of the profile, where a single
+    account was asked for.
+    """
 
     auth_user_id: str
     email: str | None
@@ -34,6 +45,40 @@ class Account(NamedTuple):
     can_sign_in: bool
     is_in_scope: bool
     has_profile: bool
+    has_stale_email: bool = False
+    role: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileImage:
+    """The mirrored columns of one profile before and after a refresh, by name; texts, timestamps as ISO 8601.
+
+    The keys are `email` and `phone`, and `updated_at` where the door knows it beforehand.
+    """
+
+    user_id: UUID
+    before: dict[str, str | None]
+    after: dict[str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A profile that an undo left as it is, and why."""
+
+    user_id: UUID
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """What an undo did: profiles removed that the run had made, restored that it had refreshed, and left alone."""
+
+    removed: int = 0
+    restored: int = 0
+    kept: tuple[Kept, ...] = ()
+
+    def __add__(self, other: Undone) -> Undone:
+        return Undone(self.removed + other.removed, self.restored + other.restored, self.kept + other.kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +100,46 @@ class ProfileDirectory(Protocol):
         """Count users and profiles."""
         ...
 
-    def create_missing(self) -> Iterator[Creation]:
+    def create_missing(self, run_id: UUID | None = None) -> Generator[Creation]:
         """Create the profile of every user in scope who has none, and report after each slice.
 
-        Existing profiles stay as they are. Each slice is committed; running again goes on from there.
+        Existing profiles stay as they are. Each slice is committed; running again goes on from there. The profiles
+        bear `run_id`, and what was noted of sign-ups that went through without their profile is cleared. Close it
+        when it is not read to the end.
         """
         ...
 
-    def refresh_mirrored(self, *, dry_run: bool) -> int:
-        """Bring e-mail and phone of existing profiles up to date; returns how many (with `dry_run`: would be)."""
+    def create_profile(self, user_id: UUID, *, role: str, run_id: UUID | None = None) -> Creation:
+        """Create the profile of one user in scope with this role; an existing one stays as it is."""
         ...
 
-    def accounts(self) -> Iterator[Account]:
-        """Stream every user in scope and every profile."""
+    def account(self, user_id: UUID) -> Account | None:
+        """Return one user, in scope or not, with the role of the profile; None where there is no such user."""
+        ...
+
+    def refresh_mirrored(
+        self,
+        *,
+        dry_run: bool,
+        journal: Callable[[Sequence[ProfileImage]], None] | None = None,
+        refused: Callable[[ProfileFailure], None] | None = None,
+    ) -> int:
+        """Bring e-mail and phone of existing profiles up to date; returns how many (with `dry_run`: would be).
+
+        `journal` is given the images of a slice before the slice is written, `refused` each profile that cannot be
+        written; the others are not held up by it.
+        """
+        ...
+
+    def undo(self, run_id: UUID, images: Iterator[ProfileImage]) -> Undone:
+        """Remove the profiles that bear `run_id` and restore those of `images`, as far as nobody changed them since.
+
+        May be repeated: what is as it was before the run is neither restored again nor kept.
+        """
+        ...
+
+    def accounts(self) -> Generator[Account]:
+        """Stream every user in scope and every profile; close it when it is not read to the end."""
         ...
 
     def close(self) -> None:

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from sqlalchemy import Connection, text
 
 from user_sync_pipeline.core.files import named_query
-from user_sync_pipeline.core.profiles.directory import Creation, ProfileDirectory
+from user_sync_pipeline.core.profiles.directory import ProfileDirectory
 from user_sync_pipeline.core.profiles.report import ProfileSyncResult
+from user_sync_pipeline.core.profiles.run_ledger import RunLedger, noted_run
 
 if TYPE_CHECKING:
     import psycopg
@@ -24,20 +27,25 @@ if TYPE_CHECKING:
 FINDINGS = (
     "missing_profile",
     "orphan_profile",
+    "stale_email",
     "inactive_in_salesforce_can_sign_in",
     "active_in_salesforce_without_sign_in",
     "ambiguous_email",
     "ambiguous_external_id",
 )
+LINKED_BY = ("External_ID__c", "verified e-mail")
 _FINDING_COLUMNS = ("finding", "auth_user_id", "salesforce_user_id", "reason")
 _ROWS_A_BATCH = 50_000
 
 _ACCOUNTS_TABLE = """
     CREATE TEMPORARY TABLE directory_accounts (
         auth_user_id text, email text,
-        is_verified boolean, can_sign_in boolean, is_in_scope boolean, has_profile boolean
+        is_verified boolean, can_sign_in boolean, is_in_scope boolean, has_profile boolean,
+        has_stale_email boolean, role text
     )
 """
+_FINDINGS = text("SELECT finding, auth_user_id, salesforce_user_id, reason FROM found WHERE finding <> 'linked'")
+_LINKS = text("SELECT linked_by, count(*) AS people FROM user_sync.profile_links GROUP BY linked_by")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,32 +62,43 @@ def sync_profiles(
     dry_run: bool = False,
     preserve: bool = True,
     progress: Callable[[ProfileProgress], None] | None = None,
+    ledger: RunLedger | None = None,
 ) -> ProfileSyncResult:
     """Create the missing profiles; without `preserve` also refresh the mirrored columns of the others.
 
     A dry run goes the same way but writes nothing, and reports what is missing as what would be created.
-    Users whose profile is refused are listed in the result; the others are not held up by them.
+    Users whose profile is refused are listed in the result; the others are not held up by them. With a `ledger`
+    the sync has a run there, by which it can be undone (`undo.py`).
     """
     timestamp, started = datetime.now(UTC), time.monotonic()
     status = directory.status()
-    refreshed = None if preserve else directory.refresh_mirrored(dry_run=dry_run)
-    done = Creation(created=status.missing_profiles) if dry_run else Creation()
-    for creation in () if dry_run else directory.create_missing():
-        done += creation
-        if progress is not None:
-            progress(ProfileProgress(done.created + done.vanished + len(done.failures), status.missing_profiles))
+    with noted_run(None if dry_run else ledger, status.method) as (run_id, tally):
+        if not preserve:
+            journal = None if ledger is None or run_id is None else partial(ledger.note_images, run_id)
+            refused = tally.refused_refreshes.append
+            tally.refreshed = directory.refresh_mirrored(dry_run=dry_run, journal=journal, refused=refused)
+        if dry_run:
+            tally.created = status.missing_profiles
+        else:
+            with closing(directory.create_missing(run_id)) as creations:
+                for creation in creations:
+                    tally.add(creation)
+                    if progress is not None:
+                        progress(ProfileProgress(tally.done, status.missing_profiles))
     return ProfileSyncResult(
         timestamp=timestamp,
         total_auth_users=status.total_auth_users,
         existing_profiles=status.total_user_profiles,
-        profiles_created=done.created,
+        profiles_created=tally.created,
         execution_time_seconds=time.monotonic() - started,
         dry_run=dry_run,
         method=status.method,
         exactness=status.exactness,
-        failures=done.failures,
-        vanished_users=done.vanished,
-        refreshed_profiles=refreshed,
+        failures=tuple(tally.failures),
+        vanished_users=tally.vanished,
+        refreshed_profiles=None if preserve else tally.refreshed,
+        refused_refreshes=tuple(tally.refused_refreshes),
+        run_id=run_id,
     )
 
 
@@ -87,26 +106,40 @@ def find_findings(directory: ProfileDirectory, warehouse: Connection) -> pa.Tabl
     """Return what a person should look at, one row a finding, for `user_sync.profile_reconciliation`.
 
     The columns are finding, auth_user_id, salesforce_user_id and reason, all text; no e-mail is in them.
-    Runs inside the transaction of `warehouse`, the connection that sees `public.sf_users`.
+    Runs inside the transaction of `warehouse`, the connection that sees `public.sf_users`, and keeps there whom it
+    found to be the same person, and by what: `user_sync.profile_links`. What the ledger holds of profiles that are no
+    more goes.
     """
     import pyarrow as pa
 
     _load_accounts(directory, warehouse)
-    # All rows of the cursor will be read, so the plan is to be made for all of them.
-    warehouse.execute(text("SET LOCAL cursor_tuple_fraction = 1"))
-    findings = warehouse.execute(text(named_query("profile_findings")), execution_options={"stream_results": True})
+    warehouse.execute(text(f"CREATE TEMPORARY TABLE found AS {named_query('profile_findings')}"))
+    warehouse.execute(text(named_query("forget_profile_images")))
+    warehouse.execute(text("DROP TABLE directory_accounts; ANALYZE found"))
+    warehouse.execute(text(named_query("forget_profile_links")))
+    warehouse.execute(text(named_query("keep_profile_links")))
+    findings = warehouse.execute(_FINDINGS, execution_options={"stream_results": True})
     schema = pa.schema([(column, pa.string()) for column in _FINDING_COLUMNS])
     batches = [
         pa.record_batch(list(zip(*rows, strict=True)), schema=schema) for rows in findings.partitions(_ROWS_A_BATCH)
     ]
-    warehouse.execute(text("DROP TABLE directory_accounts"))
+    warehouse.execute(text("DROP TABLE found"))
     return pa.Table.from_batches(batches, schema=schema)
+
+
+def count_links(warehouse: Connection) -> dict[str, int]:
+    """Return how many people were linked at the last reconciliation, by what they are linked."""
+    return dict.fromkeys(LINKED_BY, 0) | {row.linked_by: row.people for row in warehouse.execute(_LINKS)}
 
 
 def _load_accounts(directory: ProfileDirectory, warehouse: Connection) -> None:
     warehouse.execute(text(_ACCOUNTS_TABLE))
     driver = cast("psycopg.Connection", warehouse.connection.driver_connection)
-    with driver.cursor() as cursor, cursor.copy("COPY directory_accounts FROM STDIN") as copy:
-        for account in directory.accounts():
+    with (
+        closing(directory.accounts()) as accounts,
+        driver.cursor() as cursor,
+        cursor.copy("COPY directory_accounts FROM STDIN") as copy,
+    ):
+        for account in accounts:
             copy.write_row(account)
     warehouse.execute(text("ANALYZE directory_accounts"))

@@ -7,7 +7,7 @@ What does not: getting the figures. Labels, order and alignment are a contract; 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
@@ -18,7 +18,7 @@ from user_sync_pipeline.core.windows import format_moment
 
 # How the figures were got: one SQL statement, one call of our function over HTTP, or the pages of the admin API.
 Method = Literal["sql", "rpc", "api"]
-# "bounded": the totals moved while the pages were read; "unknown": the server gave no total to compare with.
+# "bounded": each figure is at most a known number off; "unknown": the server gave no total to compare with.
 Exactness = Literal["exact", "bounded", "unknown"]
 
 _METHODS: dict[Method, str] = {
@@ -27,6 +27,7 @@ _METHODS: dict[Method, str] = {
     "api": "pages of the admin API",
 }
 _LABEL_WIDTH = 22
+_POSITIONS_NAMED = 5
 _HUNDRED = Decimal(100)
 _CENT = Decimal("0.01")
 
@@ -37,7 +38,11 @@ class ProfileStatus:
 
     In scope is a user of audience `authenticated` who is not soft-deleted; `total_auth_users` counts those.
     `total_user_profiles` counts every row, an orphan is one without a user in scope, so that
-    profiles - orphans + missing = users always holds. None: cannot be seen this way.
+    profiles - orphans + missing = users always holds. Users who are anonymous, banned or unconfirmed (neither e-mail
+    nor phone, anonymous ones aside) are in scope like any other. None: cannot be seen this way.
+
+    `margin` says how far each figure may be off where it is bounded; `unreadable_positions` where, counted from the
+    oldest user, those are whom the admin API cannot show, and who are therefore in none of the figures.
     """
 
     total_auth_users: int
@@ -49,6 +54,11 @@ class ProfileStatus:
     exactness: Exactness
     users_outside_api: int | None = None
     trigger_installed: bool | None = None
+    anonymous_users: int | None = None
+    banned_users: int | None = None
+    unconfirmed_users: int | None = None
+    margin: int | None = None
+    unreadable_positions: tuple[int, ...] = ()
 
     @property
     def sync_percentage(self) -> float:
@@ -84,7 +94,8 @@ class ProfileSyncResult:
     """What one sync did, or in a dry run would do. `timestamp` is its start, in UTC.
 
     `vanished_users` were deleted between counting and creating; they are no failures. `refreshed_profiles`
-    had their mirrored columns brought up to date, None when that was not asked for.
+    had their mirrored columns brought up to date, None when that was not asked for. `run_id` is that of the ledger,
+    None for a dry run and where there is no ledger: such a sync cannot be undone.
     """
 
     timestamp: datetime
@@ -98,6 +109,8 @@ class ProfileSyncResult:
     failures: tuple[ProfileFailure, ...] = ()
     vanished_users: int = 0
     refreshed_profiles: int | None = None
+    refused_refreshes: tuple[ProfileFailure, ...] = ()
+    run_id: UUID | None = None
 
     @property
     def failed_creations(self) -> int:
@@ -121,6 +134,9 @@ class ProfileSyncResult:
             "execution_time_seconds": round(self.execution_time_seconds, 3),
             "dry_run": self.dry_run,
             "failures": [failure.as_json() for failure in self.failures],
+            "refreshed_profiles": self.refreshed_profiles,
+            "refused_refreshes": [refusal.as_json() for refusal in self.refused_refreshes],
+            "run_id": None if self.run_id is None else str(self.run_id),
         }
 
 
@@ -145,13 +161,14 @@ def format_status(status: ProfileStatus, verbose: bool = False) -> str:
     if status.total_auth_users == 0:
         lines.append(_line("Note", "no users"))
     if verbose:
-        lines += _provenance(status.method, status.exactness)
+        lines += _provenance(status.method, status.exactness, status.margin)
         lines += [
             _line("Orphan Profiles", status.orphan_profiles),
             _line("Soft-Deleted Users", status.soft_deleted_users),
         ]
-        if status.users_outside_api is not None:
-            lines.append(_line("Users Outside API", status.users_outside_api))
+        if status.unreadable_positions:
+            lines.append(_unreadable(status.unreadable_positions))
+        lines += [_line(label, number) for label, number in _kinds_of_users(status) if number is not None]
         if status.trigger_installed is not None:
             lines.append(_line("Sign-Up Trigger", "installed" if status.trigger_installed else "missing or disabled"))
     return "\n".join(lines)
@@ -176,7 +193,24 @@ def format_summary(result: ProfileSyncResult, verbose: bool = False) -> str:
         if result.refreshed_profiles is not None:
             label = "Profiles To Refresh" if result.dry_run else "Profiles Refreshed"
             lines.append(_line(label, result.refreshed_profiles))
-        lines += _failures_by_reason(result.failures)
+        lines += _by_reason("Failed", (failure.reason for failure in result.failures))
+        lines += _by_reason("Not Refreshed", (refusal.reason for refusal in result.refused_refreshes))
+        if result.run_id is not None:
+            lines.append(_line("Run", result.run_id))
+    return "\n".join(lines)
+
+
+def format_undo(run_id: UUID, removed: int, restored: int, reasons_to_keep: Sequence[str], seconds: float) -> str:
+    """Return the outcome of an undo as lines for people; `reasons_to_keep` has one entry a profile that was kept."""
+    lines = [
+        "=== Undo Summary ===",
+        _line("Run", run_id),
+        _line("Profiles Removed", removed),
+        _line("Profiles Restored", restored),
+        _line("Profiles Kept", len(reasons_to_keep)),
+        *_by_reason("Kept", reasons_to_keep),
+        _line("Execution Time", f"{seconds:.2f} seconds"),
+    ]
     return "\n".join(lines)
 
 
@@ -191,13 +225,27 @@ def _line(label: str, value: object) -> str:
     return f"{label + ':':<{_LABEL_WIDTH}}{value}"
 
 
-def _provenance(method: Method, exactness: Exactness) -> list[str]:
-    return [_line("Method", _METHODS[method]), _line("Exactness", exactness)]
+def _kinds_of_users(status: ProfileStatus) -> tuple[tuple[str, int | None], ...]:
+    return (
+        ("Users Outside API", status.users_outside_api),
+        ("Anonymous Users", status.anonymous_users),
+        ("Banned Users", status.banned_users),
+        ("Unconfirmed Users", status.unconfirmed_users),
+    )
 
 
-def _failures_by_reason(failures: Iterable[ProfileFailure]) -> list[str]:
-    counts = Counter(failure.reason for failure in failures)
-    return [_line("Failed", f"{count} ({reason})") for reason, count in counts.most_common()]
+def _provenance(method: Method, exactness: Exactness, margin: int | None = None) -> list[str]:
+    how_far = f" (± {margin})" if margin else ""
+    return [_line("Method", _METHODS[method]), _line("Exactness", f"{exactness}{how_far}")]
+
+
+def _unreadable(positions: tuple[int, ...]) -> str:
+    named = ", ".join(map(str, positions[:_POSITIONS_NAMED])) + (", …" if len(positions) > _POSITIONS_NAMED else "")
+    return _line("Unreadable Users", f"{len(positions)} (by creation, number {named})")
+
+
+def _by_reason(label: str, reasons: Iterable[str]) -> list[str]:
+    return [_line(label, f"{count} ({reason})") for reason, count in Counter(reasons).most_common()]
 
 
 def _to_the_second(moment: datetime) -> str:

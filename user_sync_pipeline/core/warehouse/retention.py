@@ -1,4 +1,4 @@
-"""Forgetting: landed rows, runs and rejects that are older than the settings keep them.
+"""Forgetting: landed rows, runs, rejects and images of profiles that are older than the settings keep them.
 
 What belongs here: what may go, and doing it in small bites. What does not: how long things are kept
 (`core/settings.py`).
@@ -13,7 +13,7 @@ import logging
 import time
 from uuid import UUID
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, TextClause, text
 from sqlalchemy.exc import DBAPIError
 
 from user_sync_pipeline.core.settings import Retention
@@ -69,6 +69,22 @@ _FORGET_REJECTS = text("""
         FOR UPDATE SKIP LOCKED
     )
 """)
+_FORGET_IMAGES = text("""
+    DELETE FROM user_sync.profile_images WHERE ctid = ANY (ARRAY (
+        SELECT image.ctid FROM user_sync.profile_images AS image
+        WHERE image.noted_at < now() - make_interval(days => :days)
+        LIMIT :rows
+    ))
+""")
+_FORGET_PROFILE_RUNS = text("""
+    DELETE FROM user_sync.profile_runs WHERE run_id IN (
+        SELECT run.run_id FROM user_sync.profile_runs AS run
+        WHERE coalesce(run.finished_at, run.started_at) < now() - make_interval(days => :days)
+          AND NOT EXISTS (SELECT FROM user_sync.profile_images AS image WHERE image.run_id = run.run_id)
+        LIMIT :rows
+        FOR UPDATE SKIP LOCKED
+    )
+""")
 
 
 def forget_what_is_old(engine: Engine, retention: Retention, run_id: UUID) -> None:
@@ -80,17 +96,29 @@ def forget_what_is_old(engine: Engine, retention: Retention, run_id: UUID) -> No
         with engine.begin() as connection:
             if not connection.execute(_IS_FIRST_OF_THE_DAY, {"run_id": run_id}).scalar_one():
                 return
-        end = time.monotonic() + SECONDS_A_DAY
-        for statement, days in (
+        _forget(
+            engine,
             (_FORGET_LANDED_ROWS, retention.raw_days),
             (_FORGET_REJECTS, retention.run_days),
             (_FORGET_RUNS, retention.run_days),
-        ):
-            rows = ROWS_IN_A_BITE
-            while days is not None and rows == ROWS_IN_A_BITE and time.monotonic() < end:
-                with engine.begin() as connection:
-                    connection.execute(_WAIT_FOR_NOBODY)
-                    rows = connection.execute(statement, {"days": days, "rows": ROWS_IN_A_BITE}).rowcount
+            (_FORGET_IMAGES, retention.run_days),
+            (_FORGET_PROFILE_RUNS, retention.run_days),
+        )
     except DBAPIError as error:
         reason = getattr(error.orig, "sqlstate", None) or "no connection"
         logging.getLogger(__name__).warning("What is old could not be removed today (%s); the run is complete.", reason)
+
+
+def forget_old_profile_runs(engine: Engine, retention: Retention) -> None:
+    """Remove profile syncs older than `retention`, where nobody runs anything but these; raises as a statement does."""
+    _forget(engine, (_FORGET_IMAGES, retention.run_days), (_FORGET_PROFILE_RUNS, retention.run_days))
+
+
+def _forget(engine: Engine, *statements: tuple[TextClause, int | None]) -> None:
+    end = time.monotonic() + SECONDS_A_DAY
+    for statement, days in statements:
+        rows = ROWS_IN_A_BITE
+        while days is not None and rows == ROWS_IN_A_BITE and time.monotonic() < end:
+            with engine.begin() as connection:
+                connection.execute(_WAIT_FOR_NOBODY)
+                rows = connection.execute(statement, {"days": days, "rows": ROWS_IN_A_BITE}).rowcount

@@ -134,6 +134,9 @@ def test_summary_json_has_the_agreed_keys() -> None:
         "execution_time_seconds": 2.345,
         "dry_run": False,
         "failures": [{"user_id": str(USER), "reason": "SQLSTATE P0001"}],
+        "refreshed_profiles": None,
+        "refused_refreshes": [],
+        "run_id": None,
     }
 
 
