@@ -5,7 +5,8 @@ figures as metadata.
 What does not: how rows travel (`core/warehouse/tables.py`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Union
 
 import dagster as dg
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 TABLE_NAME = "dagster/table_name"
 # Dagster's own name for it, shared by the IO managers of other databases.
 PARTITION_COLUMN = "partition_expr"
+
+# No row lies before all time.
+_NEVER = SyncWindow(None, datetime.min.replace(tzinfo=UTC))
 
 Reader = Callable[[str, Relation, RowRange | None], Any]
 
@@ -63,7 +67,8 @@ class PostgresIOManager(dg.ConfigurableIOManager):
             relation = obj if isinstance(obj, Relation) else self._relation(context)
             figures: dict[str, Any] = {}
             if not isinstance(obj, Relation):
-                stored = replace_rows(connection, relation, obj, rows_of_partitions(context))
+                rows = rows_of(obj, context.asset_key)
+                stored = replace_rows(connection, relation, rows, rows_of_partitions(context))
                 # What is said here is said of every partition of the run.
                 if context.has_asset_partitions and len(context.asset_partition_keys) == 1:
                     figures["dagster/partition_row_count"] = stored
@@ -86,8 +91,33 @@ class PostgresIOManager(dg.ConfigurableIOManager):
         return Relation(schema, name)
 
 
+def rows_of(returned: object, asset: dg.AssetKey) -> "Rows":
+    """Return what an asset has returned as what can be stored; raises `ConfigurationError` for anything else."""
+    if hasattr(returned, "__arrow_c_stream__"):
+        return returned
+    if isinstance(returned, Iterable) and not isinstance(returned, (str, bytes, Mapping)):
+        return _frames(returned, asset)
+    raise _no_table(returned, asset)
+
+
+def _frames(returned: Iterable[object], asset: dg.AssetKey) -> Iterator[Any]:
+    for frame in returned:
+        if not hasattr(frame, "__arrow_c_stream__"):
+            raise _no_table(frame, asset)
+        yield frame
+
+
+def _no_table(returned: object, asset: dg.AssetKey) -> ConfigurationError:
+    return ConfigurationError(
+        f"The asset {asset.to_user_string()} has returned a {type(returned).__name__}; return a Relation, a pandas "
+        "DataFrame or Arrow data, one or many."
+    )
+
+
 def rows_of_partitions(context: dg.OutputContext | dg.InputContext) -> RowRange | None:
     """Return the rows that the asked partitions of an asset stand for; None for an asset without partitions.
+
+    An input of a day that depends on days before the axis is asked for no partition at all, and gets no row.
 
     Raises `ConfigurationError` when these are no partitions of time, or the asset does not name their column.
     """
@@ -104,6 +134,8 @@ def rows_of_partitions(context: dg.OutputContext | dg.InputContext) -> RowRange 
             f"{asset} has partitions, but its metadata does not name the column of time by which a row belongs to one; "
             f"set {PARTITION_COLUMN!r} there, or let the asset write its own rows and return a Relation."
         )
+    if not context.asset_partition_keys:
+        return RowRange(column, _NEVER)
     asked = context.asset_partitions_time_window
     return RowRange(column, SyncWindow(asked.start if asked.start > partitions.start else None, asked.end))
 

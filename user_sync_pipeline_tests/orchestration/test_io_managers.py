@@ -15,7 +15,7 @@ from user_sync_pipeline.core.warehouse.tables import Relation
 from user_sync_pipeline.io_managers import PostgresIOManager
 from user_sync_pipeline.partitions import daily_partitions, range_tags
 from user_sync_pipeline.sandbox.postgres import PostgresServer
-from user_sync_pipeline_tests.conftest import run_as_superuser
+from user_sync_pipeline_tests.conftest import create_database, drop_database, patient
 
 TEAMS = pa.table({"name": ["alpha", "beta"], "size": [3, 4]})
 
@@ -23,15 +23,15 @@ TEAMS = pa.table({"name": ["alpha", "beta"], "size": [3, 4]})
 @pytest.fixture(scope="module")
 def database(postgres_server: PostgresServer) -> Iterator[str]:
     """Address of a database with two tables of nobody's migrations."""
-    run_as_superuser(postgres_server, "CREATE DATABASE io_manager")
-    url = postgres_server.url("io_manager")
+    create_database(postgres_server, "io_manager")
+    url = patient(postgres_server.url("io_manager"))
     with psycopg.connect(url) as connection:
         connection.execute("CREATE SCHEMA user_sync")
         connection.execute("CREATE TABLE user_sync.teams (name text, size bigint)")
         connection.execute("CREATE TABLE public.squads (name text, size bigint)")
         connection.execute("CREATE TABLE user_sync.visits (visitor text, seen_at timestamptz, seen_on date)")
     yield url
-    run_as_superuser(postgres_server, "DROP DATABASE io_manager WITH (FORCE)")
+    drop_database(postgres_server, "io_manager")
 
 
 @pytest.fixture
@@ -131,6 +131,18 @@ def test_an_input_of_another_type_is_refused_with_a_sentence(io_manager: Postgre
 def test_a_table_that_no_migration_made_is_not_made_here(io_manager: PostgresIOManager) -> None:
     with pytest.raises(dg.Failure, match=r"There is no table user_sync\.unknown"):
         write(io_manager, TEAMS, asset_key=dg.AssetKey("unknown"))
+
+
+@pytest.mark.parametrize("returned", [None, 5, "alpha", {"name": "alpha"}, [{"name": "alpha"}]], ids=repr)
+def test_what_is_no_table_is_refused_with_a_sentence(
+    io_manager: PostgresIOManager, database: str, returned: Any
+) -> None:
+    write(io_manager, TEAMS)
+    with pytest.raises(
+        dg.Failure, match=r"teams has returned a \w+; return a Relation, a pandas DataFrame or Arrow data"
+    ):
+        write(io_manager, returned)
+    assert stored(database) == [("alpha", 3), ("beta", 4)]
 
 
 def test_rows_that_cannot_be_stored_leave_the_table_as_it_was(io_manager: PostgresIOManager, database: str) -> None:
@@ -261,6 +273,27 @@ def test_an_asset_without_partitions_gets_the_whole_axis_and_one_with_them_its_d
     tags = range_tags(date(2026, 1, 2), date(2026, 1, 3))
     assert dg.materialize([visits, daily, overall], resources=resources, tags=tags).success
     assert seen == {"daily": ["b", "c"], "overall": ["old", "a", "b", "c", "d"]}
+
+
+def test_a_day_that_depends_on_the_day_before_gets_no_rows_on_the_first_day(io_manager: PostgresIOManager) -> None:
+    seen: list[list[str]] = []
+    day_before = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
+
+    @asset_in_one_run(partitions_def=DAYS, metadata=BY_MOMENT)
+    def visits() -> pd.DataFrame:
+        return VISITS[:2]
+
+    @asset_in_one_run(partitions_def=DAYS, ins={"visits": dg.AssetIn(partition_mapping=day_before)})
+    def following(visits: pd.DataFrame) -> Relation:
+        seen.append(visits["visitor"].tolist())
+        return Relation("user_sync", "teams")
+
+    resources = {"io_manager": PostgresIOManager()}
+    for day in (date(2026, 1, 1), date(2026, 1, 2)):
+        tags = range_tags(day, day)
+        assert dg.materialize([visits, following], selection=[following], resources=resources, tags=tags).success
+        write_visits(io_manager, VISITS[:2], "2026-01-01", "2026-01-01")
+    assert seen == [[], ["old", "a"]]
 
 
 @pytest.mark.parametrize(
