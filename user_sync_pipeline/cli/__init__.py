@@ -32,7 +32,10 @@ _COMMANDS = {
     "sync-users": "users",
     "status": "profiles",
     "sync": "profiles",
+    "create-profile": "create_profile",
     "migrate": "migrations",
+    "doctor": "doctor",
+    "serve": "serve",
 }
 
 

@@ -67,6 +67,8 @@ _FLOW_OF = {
     "SALESFORCE_ACCESS_TOKEN": GivenToken,
     "SALESFORCE_INSTANCE_URL": GivenToken,
 }
+# Whoever sets one of these means to sign in.
+SIGN_IN_VARIABLES = ("SALESFORCE_CLIENT_ID", *_FLOW_OF)
 _PASSWORDS = ("SALESFORCE_PASSWORD", "SALESFORCE_SECURITY_TOKEN")
 
 

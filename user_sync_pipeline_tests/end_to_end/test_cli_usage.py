@@ -153,7 +153,20 @@ def test_help_imports_nothing_heavy() -> None:
     assert not HEAVY.intersection(json.loads(ran.stderr.replace("'", '"')))
 
 
-@pytest.mark.parametrize("arguments", [["demo"], ["sync-users"], ["status"], ["sync"], ["migrate", "apply"], ["dev"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["demo"],
+        ["sync-users"],
+        ["status"],
+        ["sync"],
+        ["create-profile"],
+        ["migrate", "apply"],
+        ["dev"],
+        ["doctor"],
+        ["serve"],
+    ],
+)
 def test_every_command_explains_itself(arguments: list[str]) -> None:
     result = run(*arguments, "--help")
     assert result.exit_code == 0

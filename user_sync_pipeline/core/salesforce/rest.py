@@ -34,6 +34,7 @@ from user_sync_pipeline.core.salesforce.parallel import in_parallel
 from user_sync_pipeline.core.salesforce.read_only import READING, VERSIONS_PATH, AllowedRequest, ReadOnlyAdapter
 from user_sync_pipeline.core.salesforce.reader import SHORTEST_WINDOW, UserReader, oldest_change
 from user_sync_pipeline.core.salesforce.records import UserPage, read_envelope
+from user_sync_pipeline.core.salesforce.rights import ASKING_FOR_RIGHTS, AccountRights, read_rights
 from user_sync_pipeline.core.salesforce.selection import FieldSelection, VisibleFields
 from user_sync_pipeline.core.salesforce.slices import Slice, cut, halves
 from user_sync_pipeline.core.salesforce.transport import RetryPolicy, SalesforceSession, server_time
@@ -124,6 +125,11 @@ class RestUserService:
     def selected_fields(self) -> FieldSelection:
         """Return the fields that Salesforce shows to us: asked once, and once more when one of them vanishes."""
         return self._fields.selection()
+
+    def account_rights(self) -> AccountRights:
+        """Return what the integration user may do, by four requests that are no part of a sync."""
+        with self._session(ASKING_FOR_RIGHTS, retry=self._retry) as session:
+            return read_rights(self._over(session))
 
     def count_users(self, window: SyncWindow | None = None, *, created_before: datetime | None = None) -> int:
         """Return the number of users changed in `window` (None: ever) and created before a moment."""
@@ -265,11 +271,14 @@ class RestUserService:
 
     def _connect(self, page_size: int) -> RawSalesforce:
         """Return a client with a session of its own: a session serves one thread."""
+        return self._over(self._session(READING, page_size=page_size, retry=self._retry))
+
+    def _over(self, session: SalesforceSession) -> RawSalesforce:
         return RawSalesforce(
             session_id="put on by the session",
             instance_url=self._authenticator.sign_in().instance_url,
             version=self._settings.api_version,
-            session=self._session(READING, page_size=page_size, retry=self._retry),
+            session=session,
         )
 
     def _session(

@@ -25,6 +25,7 @@ from user_sync_pipeline.sandbox.salesforce.permissions import Permissions
 from user_sync_pipeline.sandbox.salesforce.quirks import Quirks
 from user_sync_pipeline.sandbox.salesforce.quota import DailyQuota
 from user_sync_pipeline.sandbox.salesforce.records import RecordWriter
+from user_sync_pipeline.sandbox.salesforce.rights import rights_objects
 from user_sync_pipeline.sandbox.salesforce.soql import Name, Query
 from user_sync_pipeline.sandbox.salesforce.transactions import Transaction
 from user_sync_pipeline.sandbox.salesforce.users import USER_PREFIX, Organization, RecordTable, User, UserTable
@@ -45,9 +46,9 @@ class Org:
     """One organisation. Its integration user (`api_user_id`, `api_username`) is not among the users.
 
     `lock` guards everything: tests change the organisation while the server answers. `transactions` are the open ones,
-    oldest first. `most_updated_ids` is how many ids one `updated` may name; `largest_page` makes pages smaller than
-    was asked for, `empty_last_page` lets a page without records follow the last one that has some; the other switches
-    are `quirks`.
+    oldest first. `hidden_users` are further active ones whom our user does not see. `most_updated_ids` is how many ids
+    one `updated` may name; `largest_page` makes pages smaller than was asked for, `empty_last_page` lets a page without
+    records follow the last one that has some; the other switches are `quirks`.
     """
 
     def __init__(self, members: Sequence[Person], *, seed: int, clock: VirtualClock) -> None:
@@ -65,6 +66,8 @@ class Org:
         self.users = UserTable(User(ids[person.number], person, ids.get(person.manager or 0)) for person in members)
         self.transactions: list[Transaction] = []
         self.permissions = Permissions()
+        self.hidden_users = 0
+        self._frozen: set[str] = set()
         self.most_updated_ids = MOST_UPDATED_IDS
         self.largest_page: int | None = None
         self.empty_last_page = False
@@ -112,8 +115,9 @@ class Org:
             transaction.change_unasked(user_id, moves_stamp=stamps, LastLoginDate=wire_time(self.now()))
 
     def freeze_user(self, user_id: str) -> None:
-        """Keep a user from logging in; User itself does not tell of it, and UserLogin is not here."""
+        """Keep a user from logging in; User itself does not tell of it, only UserLogin does."""
         with self.lock, self.begin() as transaction:
+            self._frozen.add(user_id)
             transaction.change_unasked(user_id, moves_stamp=self.quirks.freezing_moves_stamp)
 
     def recompute(self, user_id: str, **values: Any) -> None:
@@ -226,8 +230,11 @@ class Org:
     def _asked(self, query: Query) -> tuple[RecordTable[Any], FieldAccess]:
         """Return the object that a query is about; raises `QueryError` when there is none of that name."""
         name = query.object_name
-        if name.path.lower() not in self._objects:
+        objects = self._objects
+        if name.path.lower() not in objects:
+            objects = rights_objects(self.permissions, self.users, self._frozen, self.hidden_users)
+        if name.path.lower() not in objects:
             raise QueryError("INVALID_TYPE", _NO_SUCH_OBJECT.format(name.path), query.statement, name.column)
         if query.offset > LARGEST_OFFSET and self.quirks.offset_is_limited:
             raise ApiError(400, "NUMBER_OUTSIDE_VALID_RANGE", f"Maximum SOQL offset allowed is {LARGEST_OFFSET}")
-        return self._objects[name.path.lower()]
+        return objects[name.path.lower()]

@@ -9,7 +9,7 @@ from user_sync_pipeline.sandbox.salesforce.errors import usual_error
 
 @dataclass(slots=True)
 class Permissions:
-    """All granted, until a test takes one away."""
+    """All that reading takes, and nothing more, until a test changes it."""
 
     api_for_org: bool = True
     """The edition has API access."""
@@ -21,6 +21,14 @@ class Permissions:
     """Bulk queries."""
     active: bool = True
     """The user is active; without it there is no sign-in and every session has ended."""
+    view_all_users: bool = True
+    """View All Users; that others stay hidden without it is for `Org.hidden_users` to say."""
+    own_rights: bool = True
+    """The user may read its own permissions."""
+    modify_all_data: bool = False
+    """Modify All Data, with all that it brings; nothing here takes a write for that."""
+    manage_users: bool = False
+    """Manage Users, which UserLogin wants."""
 
     def require_api(self) -> None:
         """Raise `ApiError` when the user may not call the API at all."""
