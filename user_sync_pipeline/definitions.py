@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from user_sync_pipeline.assets.catalogue import IN_EDITOR, SOURCES, catalogued
 from user_sync_pipeline.assets.reconciliation import profile_reconciliation
 from user_sync_pipeline.assets.salesforce import build_salesforce_users_raw
 from user_sync_pipeline.assets.warehouse import build_sf_users
@@ -21,9 +22,11 @@ from user_sync_pipeline.sensors import build_sensors
 def build_definitions(*, resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     """Return fresh definitions; `resources` replaces resources by name."""
     days, in_production = daily_partitions(settings.horizon()), settings.environment_name() == "production"
+    assets = [build_salesforce_users_raw(days), build_sf_users(days), profile_reconciliation]
+    source_link = settings.source_url() or (None if in_production else IN_EDITOR)
     own = {"salesforce": SalesforceResource(), "postgres": PostgresResource(), "supabase": SupabaseResource()}
     return dg.Definitions(
-        assets=[build_salesforce_users_raw(days), build_sf_users(days), profile_reconciliation],
+        assets=[*SOURCES, *catalogued(assets, settings.owners(), source_link=source_link)],
         asset_checks=CHECKS,
         jobs=[user_sync, reconcile_profiles],
         schedules=build_schedules(days, running=in_production),

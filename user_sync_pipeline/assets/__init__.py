@@ -6,9 +6,14 @@ What does not: fetching, storing and comparing (`core/`), and connections (`reso
 
 import warnings
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
+
+# How old a materialization may be, by the schedules: a night was missed, or two; some hours, or all of a day.
+NIGHTLY = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=26), fail_window=timedelta(hours=50))
+HOURLY = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=3), fail_window=timedelta(hours=26))
 
 
 def asset_in_one_run(**arguments: Any) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:

@@ -1,7 +1,8 @@
-"""What the assets report in the Dagster UI: figures, column schemas and a preview.
+"""What a run reports in the Dagster UI: figures, and a preview of the rows.
 
 What belongs here: the shape of metadata that more than one asset reports.
-What does not: the figures themselves, which come from the results of `core`.
+What does not: the figures themselves, which come from the results of `core`, and what is known without a run
+(`catalogue.py`).
 
 No name, e-mail address or phone number ever gets here: metadata is kept with the history of runs, for longer
 and for more eyes than the tables themselves.
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from sqlalchemy import Connection, text
 
-from user_sync_pipeline.core.salesforce.fields import CUSTOM_FIELDS_COLUMN, USER_FIELDS, Kind
+from user_sync_pipeline.assets.catalogue import COLUMN_LINEAGE, COLUMN_SCHEMA
 from user_sync_pipeline.core.warehouse.tables import Relation
 from user_sync_pipeline.core.windows import SyncWindow, format_moment
 
@@ -25,30 +26,6 @@ PREVIEW_ROWS = 10
 PREVIEW_COLUMNS = ("id", "user_type", "is_active", "system_modstamp")
 
 _IN_WINDOW = "system_modstamp < :until AND system_modstamp >= coalesce(CAST(:since AS timestamptz), '-infinity')"
-_POSTGRES_TYPES = {Kind.BOOLEAN: "boolean", Kind.TIMESTAMP: "timestamptz", Kind.ADDRESS: "jsonb"}
-
-
-def users_column_schema(*own_columns: dg.TableColumn, required: Sequence[str]) -> dg.TableSchema:
-    """Return the schema of a table of users: the catalogue's fields, then the table's own columns."""
-    fields = [
-        dg.TableColumn(
-            field.column,
-            type=_POSTGRES_TYPES.get(field.kind, "text"),
-            description=f"Salesforce `User.{field.name}`",
-            constraints=dg.TableColumnConstraints(nullable=field.column not in required),
-        )
-        for field in USER_FIELDS
-    ]
-    custom_fields = dg.TableColumn(
-        CUSTOM_FIELDS_COLUMN, type="jsonb", description="The fields named in `SALESFORCE_EXTRA_FIELDS`"
-    )
-    return dg.TableSchema(columns=[*fields, custom_fields, *own_columns])
-
-
-def own_column(name: str, type_: str, description: str, *, nullable: bool = False) -> dg.TableColumn:
-    """Return a column that does not come from Salesforce."""
-    constraints = dg.TableColumnConstraints(nullable=nullable)
-    return dg.TableColumn(name, type=type_, description=description, constraints=constraints)
 
 
 def usage_figures(usage: "ApiUsage") -> dict[str, Any]:
@@ -83,21 +60,25 @@ def report_users(
     relation: Relation,
     *,
     window: SyncWindow,
-    schema: dg.TableSchema,
     rows_per_day: Mapping[date, int],
     figures: Mapping[str, Any],
 ) -> None:
-    """Attach the figures of the run to every day, each day's own rows to it, and the tables to the newest one.
+    """Attach each day's own rows to it, and what is true of the whole run to its newest day.
 
-    A run over a range writes one event a day, and the newest is the one that the UI opens; the preview and the
-    schema on each of them would only make the history grow.
+    A run over a range writes one event a day, and the newest is the one that the UI opens. On each of them the
+    figures of the run would be plotted once a day, as if every day had had them, and make the history grow.
     """
     keys = context.partition_keys
-    context.add_asset_metadata(figures)
     for key, rows in rows_per_key(rows_per_day, keys).items():
         context.add_asset_metadata({"dagster/partition_row_count": rows}, partition_key=key)
-    tables = {"preview": preview(connection, relation, window), "dagster/column_schema": schema}
-    context.add_asset_metadata(tables, partition_key=keys[-1])
+    rows_shown = {"preview": preview(connection, relation, window)}
+    context.add_asset_metadata({**figures, **rows_shown, **columns_of(context)}, partition_key=keys[-1])
+
+
+def columns_of(context: dg.AssetExecutionContext) -> dict[str, Any]:
+    """Return columns and lineage of the asset: the catalogue prefers those of the newest event."""
+    described = context.assets_def.metadata_by_key[context.asset_key]
+    return {name: described[name] for name in (COLUMN_SCHEMA, COLUMN_LINEAGE)}
 
 
 def count_by_day(connection: Connection, relation: Relation, window: SyncWindow) -> dict[date, int]:

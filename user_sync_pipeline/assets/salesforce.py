@@ -2,14 +2,20 @@
 
 import dagster as dg
 
-from user_sync_pipeline.assets import asset_in_one_run
-from user_sync_pipeline.assets.metadata import (
-    duration_figures,
-    own_column,
-    report_users,
-    usage_figures,
+from user_sync_pipeline.assets import NIGHTLY, asset_in_one_run
+from user_sync_pipeline.assets.catalogue import (
+    COLUMN_LINEAGE,
+    COLUMN_SCHEMA,
+    GROUP,
+    HOLDS_PEOPLE,
+    SALESFORCE_USER,
+    TABLE_NAME,
+    column,
+    column_lineage,
     users_column_schema,
 )
+from user_sync_pipeline.assets.metadata import duration_figures, report_users, usage_figures
+from user_sync_pipeline.core.salesforce.fields import USER_FIELDS
 from user_sync_pipeline.core.user_sync import UserSyncService
 from user_sync_pipeline.core.warehouse.tables import Relation
 from user_sync_pipeline.partitions import mode_of, window_of
@@ -18,25 +24,30 @@ from user_sync_pipeline.resources.failures import errors_as_failures
 
 SALESFORCE_USERS_RAW = Relation("user_sync", "salesforce_users_raw")
 
-COLUMN_SCHEMA = users_column_schema(
-    own_column("sync_run_id", "uuid", "The run of `user_sync.sync_runs` that fetched this row"),
-    own_column("landed_at", "timestamptz", "When the row was stored"),
+_COLUMNS = users_column_schema(
+    column("sync_run_id", "uuid", "The run of `user_sync.sync_runs` that fetched this row"),
+    column("landed_at", "timestamptz", "When the row was stored"),
     required=("id", "system_modstamp"),
 )
+_LINEAGE = column_lineage({field.column: [(SALESFORCE_USER, field.name)] for field in USER_FIELDS})
 
 
 def build_salesforce_users_raw(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
     """Return the asset on the given axis."""
 
     @asset_in_one_run(
+        deps=[SALESFORCE_USER],
         partitions_def=partitions,
-        group_name="user_sync",
+        group_name=GROUP,
         kinds={"salesforce", "postgres"},
+        tags=HOLDS_PEOPLE,
         code_version="1",
+        freshness_policy=NIGHTLY,
         pool="salesforce",
         metadata={
-            "dagster/table_name": SALESFORCE_USERS_RAW.qualified,
-            "dagster/column_schema": COLUMN_SCHEMA,
+            TABLE_NAME: SALESFORCE_USERS_RAW.qualified,
+            COLUMN_SCHEMA: _COLUMNS,
+            COLUMN_LINEAGE: _LINEAGE,
             "partition_expr": "system_modstamp",
         },
     )
@@ -61,7 +72,6 @@ def build_salesforce_users_raw(partitions: dg.DailyPartitionsDefinition) -> dg.A
                     connection,
                     SALESFORCE_USERS_RAW,
                     window=window,
-                    schema=COLUMN_SCHEMA,
                     rows_per_day=landing.rows_per_day,
                     figures={
                         "mode": landing.mode,

@@ -4,14 +4,19 @@ import time
 
 import dagster as dg
 
-from user_sync_pipeline.assets import asset_in_one_run
-from user_sync_pipeline.assets.metadata import (
-    count_by_day,
-    duration_figures,
-    own_column,
-    report_users,
+from user_sync_pipeline.assets import NIGHTLY, asset_in_one_run
+from user_sync_pipeline.assets.catalogue import (
+    COLUMN_LINEAGE,
+    COLUMN_SCHEMA,
+    GROUP,
+    HOLDS_PEOPLE,
+    TABLE_NAME,
+    column,
+    column_lineage,
     users_column_schema,
 )
+from user_sync_pipeline.assets.metadata import count_by_day, duration_figures, report_users
+from user_sync_pipeline.core.salesforce.fields import USER_COLUMNS
 from user_sync_pipeline.core.user_sync import UserSyncService
 from user_sync_pipeline.core.warehouse.tables import Relation
 from user_sync_pipeline.partitions import window_of
@@ -20,12 +25,16 @@ from user_sync_pipeline.resources.failures import errors_as_failures
 
 SF_USERS = Relation("public", "sf_users")
 
-COLUMN_SCHEMA = users_column_schema(
-    own_column("first_seen_at", "timestamptz", "When this pipeline first stored the user"),
-    own_column("synced_at", "timestamptz", "When this pipeline last changed the row"),
-    own_column("deactivated_at", "timestamptz", "When this pipeline first saw the user inactive", nullable=True),
-    own_column("sync_run_id", "uuid", "The run of `user_sync.sync_runs` that last changed the row"),
+_COLUMNS = users_column_schema(
+    column("first_seen_at", "timestamptz", "When this pipeline first stored the user"),
+    column("synced_at", "timestamptz", "When this pipeline last changed the row"),
+    column("deactivated_at", "timestamptz", "When this pipeline first saw the user inactive", nullable=True),
+    column("sync_run_id", "uuid", "The run of `user_sync.sync_runs` that last changed the row"),
     required=("id", "username", "is_active", "created_date", "system_modstamp"),
+)
+_RAW = dg.AssetKey("salesforce_users_raw")
+_LINEAGE = column_lineage(
+    {name: [(_RAW, name)] for name in (*USER_COLUMNS, "sync_run_id")} | {"deactivated_at": [(_RAW, "is_active")]}
 )
 
 
@@ -34,12 +43,15 @@ def build_sf_users(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinit
 
     @asset_in_one_run(
         partitions_def=partitions,
-        group_name="user_sync",
+        group_name=GROUP,
         kinds={"postgres", "table"},
+        tags=HOLDS_PEOPLE,
         code_version="1",
+        freshness_policy=NIGHTLY,
         metadata={
-            "dagster/table_name": SF_USERS.qualified,
-            "dagster/column_schema": COLUMN_SCHEMA,
+            TABLE_NAME: SF_USERS.qualified,
+            COLUMN_SCHEMA: _COLUMNS,
+            COLUMN_LINEAGE: _LINEAGE,
             "partition_expr": "system_modstamp",
         },
     )
@@ -80,7 +92,6 @@ def build_sf_users(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinit
                     connection,
                     SF_USERS,
                     window=window,
-                    schema=COLUMN_SCHEMA,
                     rows_per_day=count_by_day(connection, SF_USERS, window),
                     figures=figures,
                 )

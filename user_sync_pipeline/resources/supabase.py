@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 
 from user_sync_pipeline.core import settings
 from user_sync_pipeline.core.profiles.directory import ProfileDirectory, open_directory
+from user_sync_pipeline.core.profiles.installation import TriggerState, read_trigger_state
 from user_sync_pipeline.core.profiles.sql_directory import readable_tables
 from user_sync_pipeline.core.settings import SupabaseSettings
 from user_sync_pipeline.core.warehouse.database import DEFAULT_SETTING, create_database_engine, database_errors
@@ -52,6 +53,14 @@ class SupabaseResource(dg.ConfigurableResource[None]):
             else:
                 with open_directory(self._settings, self._engine) as directory:
                     yield directory
+
+    def trigger_state(self) -> TriggerState | None:
+        """Return the state of the trigger that creates a profile at sign-up; None where no database shows it."""
+        with database_errors(self._database_setting):
+            if "auth.users" not in readable_tables(self._engine):
+                return None
+            with self._engine.connect() as connection:
+                return read_trigger_state(connection)
 
     def _nothing_configured(self) -> bool:
         only_the_warehouse = self._settings.url is None and self._database_setting == DEFAULT_SETTING

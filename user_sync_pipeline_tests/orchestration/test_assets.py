@@ -4,7 +4,6 @@ from datetime import timedelta
 
 import dagster as dg
 import pytest
-from sqlalchemy import Engine
 
 from user_sync_pipeline.assets.metadata import PREVIEW_COLUMNS
 from user_sync_pipeline.core.warehouse.migrations import apply_migrations
@@ -22,6 +21,7 @@ from user_sync_pipeline_tests.orchestration.conftest import (
     failure_of,
     metadata_by_day,
     midday,
+    section_of,
 )
 
 DIGEST = "SELECT md5(string_agg(u::text, '' ORDER BY id)) FROM public.sf_users AS u"
@@ -34,7 +34,7 @@ def test_the_first_run_over_all_days_brings_everything(company: Company) -> None
     assert company.scalar("SELECT count(*) FROM user_sync.salesforce_users_raw") == FEW_PEOPLE
     assert company.scalar("SELECT started_by FROM user_sync.sync_runs") == f"dagster {result.run_id}"
     checks = checks_of(result)
-    assert len(checks) == 4
+    assert len(checks) == len(build_definitions().resolve_asset_graph().asset_check_keys)
     assert all(check.passed for check in checks.values())
 
     raw, stored = metadata_by_day(result, "salesforce_users_raw"), metadata_by_day(result, "sf_users")
@@ -63,7 +63,9 @@ def test_the_second_run_changes_nothing(company: Company) -> None:
     assert company.scalar(DIGEST) == before
     newest = metadata_by_day(again, "sf_users")[company.today.isoformat()]
     assert (newest["inserted"], newest["updated"], newest["unchanged"]) == (0, 0, FEW_PEOPLE)
-    assert metadata_by_day(again, "profile_reconciliation")[None]["profiles_created"] == 0
+    [data] = metadata_by_day(again, "profile_reconciliation").values()
+    assert data["profiles_created"] == 0
+    assert len(section_of(data["report"], "Trend")) == 2
 
 
 def test_a_run_over_two_days_brings_what_changed_in_them_and_tells_each_day_apart(company: Company) -> None:
@@ -91,7 +93,7 @@ def test_a_run_over_two_days_brings_what_changed_in_them_and_tells_each_day_apar
     assert all(check.passed for check in checks_of(result).values())
 
 
-def test_the_history_of_runs_has_one_preview_and_no_personal_data(company: Company) -> None:
+def test_the_history_of_runs_has_its_figures_and_a_preview_once_and_no_personal_data(company: Company) -> None:
     result = company.run()
     raw = metadata_by_day(result, "salesforce_users_raw")
     assert [day for day, data in raw.items() if "preview" in data] == [company.today.isoformat()]
@@ -99,25 +101,14 @@ def test_the_history_of_runs_has_one_preview_and_no_personal_data(company: Compa
     assert len(newest["preview"].records) == 10
     assert set(newest["preview"].records[0].data) == set(PREVIEW_COLUMNS)
     assert newest["dagster/column_schema"].columns[0].name == "id"
+    assert newest["dagster/column_lineage"].deps_by_column["id"][0].column_name == "Id"
+    assert [day for day, data in raw.items() if "fetched" in data] == [company.today.isoformat()]  # plotted once a run
 
     history = repr(company.instance.get_records_for_run(result.run_id).records)
     assert "partition_row_count" in history
     with company.engine.connect() as connection:
         people = connection.exec_driver_sql("SELECT email, name, phone FROM public.sf_users").all()
     assert not [value for person in people for value in person if value and value in history]
-
-
-def test_the_schema_in_the_ui_is_the_one_in_the_database(engine: Engine) -> None:
-    for asset in build_definitions().resolve_asset_graph().asset_nodes:
-        schema = asset.metadata["dagster/column_schema"]
-        shown = {column.name: (column.type, column.constraints.nullable) for column in schema.columns}
-        with engine.connect() as connection:
-            stored = connection.exec_driver_sql(
-                "SELECT attname, replace(format_type(atttypid, NULL), 'timestamp with time zone', 'timestamptz'), "
-                f"NOT attnotnull FROM pg_attribute WHERE attrelid = '{asset.metadata['dagster/table_name']}'::regclass "
-                "AND attnum > 0"
-            ).all()
-        assert shown == {name: (type_, nullable) for name, type_, nullable in stored}
 
 
 def test_the_reconciliation_creates_profiles_and_reports_findings(company: Company) -> None:
@@ -128,8 +119,16 @@ def test_the_reconciliation_creates_profiles_and_reports_findings(company: Compa
     findings = company.scalar("SELECT count(*) FROM user_sync.profile_reconciliation")
     assert data["findings"] == data["dagster/row_count"] == findings > 0
     assert data["findings"] == sum(value for name, value in data.items() if name.startswith("findings_"))
-    assert "### Application profiles" in data["report"]
-    assert "**100.00%**" in data["report"]
+    assert ["**Sync percentage**", "**100.00%**"] in section_of(data["report"], "Application profiles")
+    [[_, synced, still_missing, created, found]] = section_of(data["report"], "Trend")
+    assert (synced, still_missing, created, found) == ("100.00%", "0", str(missing), str(findings))
+    assert 0 < len(section_of(data["report"], "The 10 worst")) <= 10
+    with company.engine.connect() as connection:
+        addresses = connection.exec_driver_sql("SELECT email FROM auth.users WHERE email IS NOT NULL").scalars().all()
+    assert company.scalar("SELECT run_id::text FROM user_sync.profile_runs") == data["sync"]["run_id"]
+    assert company.scalar("SELECT count(*) FROM user_sync.profile_links") == data["linked_people"] > 0
+    assert addresses
+    assert not [address for address in addresses if address in data["report"]]
 
 
 def test_without_supabase_the_salesforce_side_works_alone(
@@ -142,11 +141,13 @@ def test_without_supabase_the_salesforce_side_works_alone(
     [data] = metadata_by_day(result, "profile_reconciliation").values()
     assert data["note"] == NOTHING_CONFIGURED
     assert data["dagster/row_count"] == 0
-    checks = checks_of(result)
-    assert checks.pop("salesforce_count_matches").passed
-    assert {check.description for check in checks.values()} == {NOTHING_CONFIGURED}
-    assert {check.severity for check in checks.values()} == {dg.AssetCheckSeverity.WARN}
-    assert not any(check.passed for check in checks.values())
+    of_profiles, of_users = [], []
+    for check in result.get_asset_check_evaluations():
+        (of_profiles if check.asset_key == dg.AssetKey("profile_reconciliation") else of_users).append(check)
+    assert all(check.passed for check in of_users)
+    assert {check.description for check in of_profiles} == {NOTHING_CONFIGURED}
+    assert {check.severity for check in of_profiles} == {dg.AssetCheckSeverity.WARN}
+    assert not any(check.passed for check in of_profiles)
 
 
 def test_one_day_and_one_asset_at_a_time_come_to_the_same(company: Company) -> None:
@@ -221,11 +222,25 @@ def test_a_range_that_ends_after_today_marks_no_day_that_has_not_come(company: C
     assert list(metadata_by_day(result, "sf_users")) == [company.today.isoformat()]
 
 
-def test_a_run_without_days_or_with_a_reversed_range_is_refused_before_anything_is_asked(company: Company) -> None:
-    reversed_range = {RANGE_START_TAG: company.today.isoformat(), RANGE_END_TAG: company.horizon.isoformat()}
-    for tags, says in (({}, "no partitions"), (reversed_range, "a start that lies before the end")):
-        result = company.run_with_tags(tags)
-        assert says in failure_of(result)
-        assert not result.get_asset_materialization_events()
+@pytest.mark.parametrize(
+    ("days_from_today", "says"),
+    [
+        (None, "no partitions"),
+        ((0, -2), "a start that lies before the end"),
+        ((-9, 0), "before the first partition"),
+        ((2, 3), "lies in the future"),
+    ],
+    ids=["no days", "reversed", "before the first day", "not yet come"],
+)
+def test_days_that_cannot_be_meant_are_refused_before_anything_is_asked(
+    company: Company, days_from_today: tuple[int, int] | None, says: str
+) -> None:
+    tags = {}
+    if days_from_today is not None:
+        first, last = ((company.today + timedelta(days=days)).isoformat() for days in days_from_today)
+        tags = {RANGE_START_TAG: first, RANGE_END_TAG: last}
+    result = company.run_with_tags(tags)
+    assert says in failure_of(result)
+    assert not result.get_asset_materialization_events()
     assert company.salesforce.journal.exchanges == []
     assert company.scalar("SELECT count(*) FROM user_sync.sync_runs") == 0

@@ -3,11 +3,13 @@ import pkgutil
 import shutil
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
 import psycopg
 import pytest
+from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy
 
 import user_sync_pipeline
 from user_sync_pipeline.core.errors import ConfigurationError
@@ -18,10 +20,19 @@ CHECKOUT = Path(user_sync_pipeline.__path__[0]).parent
 
 ASSETS = {"salesforce_users_raw", "sf_users", "profile_reconciliation"}
 CHECKS = {
+    ("salesforce_users_raw", "window_read_whole"),
+    ("salesforce_users_raw", "salesforce_fields_unchanged"),
+    ("salesforce_users_raw", "table_columns_unchanged"),
+    ("salesforce_users_raw", "null_rates_steady"),
+    ("salesforce_users_raw", "api_reserve_kept"),
     ("sf_users", "salesforce_count_matches"),
+    ("sf_users", "watermark_is_recent"),
+    ("sf_users", "no_rejected_records"),
+    ("sf_users", "external_ids_unique"),
     ("profile_reconciliation", "sync_percentage"),
     ("profile_reconciliation", "no_orphan_profiles"),
     ("profile_reconciliation", "auth_trigger_installed"),
+    ("profile_reconciliation", "leavers_cannot_sign_in"),
 }
 
 
@@ -45,8 +56,8 @@ def test_the_definitions_load_without_any_setting() -> None:
 
 def test_the_definitions_hold_the_three_assets_their_checks_and_the_jobs() -> None:
     definitions = build_definitions()
-    specs = {spec.key.to_user_string(): spec for spec in definitions.resolve_all_asset_specs()}
-    assert set(specs) == ASSETS
+    materializable = definitions.resolve_asset_graph().materializable_asset_keys
+    assert {key.to_user_string() for key in materializable} == ASSETS
     job = definitions.resolve_job_def("user_sync")
     assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == ASSETS
     checks = {(key.asset_key.to_user_string(), key.name) for key in job.asset_layer.asset_graph.asset_check_keys}
@@ -62,19 +73,49 @@ def test_what_asks_salesforce_and_what_changes_profiles_is_in_a_pool_of_its_own(
     assert pools == {"salesforce_users_raw": "salesforce", "profile_reconciliation": "profiles"}
 
 
-def test_every_asset_computes_a_range_in_one_run_and_tells_a_newcomer_what_it_is() -> None:
-    for asset in build_definitions().resolve_asset_graph().asset_nodes:
-        assert asset.backfill_policy == dg.BackfillPolicy.single_run()
-        assert asset.description
-        assert asset.group_name != "default"
-        assert asset.kinds
-        assert asset.code_version
-        assert "dagster/table_name" in asset.metadata
-
-
-def test_every_check_tells_what_it_compares() -> None:
+def test_every_asset_computes_a_range_in_one_run_and_says_which_version_of_it_did() -> None:
     graph = build_definitions().resolve_asset_graph()
-    assert all(graph.get_check_spec(key).description for key in graph.asset_check_keys)
+    for asset in (graph.get(key) for key in graph.materializable_asset_keys):
+        assert asset.backfill_policy == dg.BackfillPolicy.single_run()
+        assert asset.code_version
+
+
+def test_every_check_tells_what_it_compares_and_one_that_blocks_why() -> None:
+    graph = build_definitions().resolve_asset_graph()
+    specs = [graph.get_check_spec(key) for key in graph.asset_check_keys]
+    assert all(spec.description for spec in specs)
+    blocking = {spec.name for spec in specs if spec.blocking}
+    assert blocking == {"table_columns_unchanged", "null_rates_steady"}
+    assert blocking == {spec.name for spec in specs if "**Blocking**" in (spec.description or "")}
+
+
+def test_every_check_stands_in_the_documents_under_its_asset_and_says_there_whether_it_blocks() -> None:
+    asset, rows = "", {}
+    for line in (CHECKOUT / "docs" / "checks.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        if cells and cells[0].startswith("**`"):
+            asset = cells[0].strip("*`")
+        elif cells and cells[0].startswith("`"):
+            rows[(asset, cells[0].strip("`"))] = cells[4].startswith("**yes**")
+    graph = build_definitions().resolve_asset_graph()
+    assert rows == {
+        (key.asset_key.to_user_string(), key.name): graph.get_check_spec(key).blocking for key in graph.asset_check_keys
+    }
+
+
+def test_an_asset_grows_stale_by_its_schedule() -> None:
+    graph = build_definitions().resolve_asset_graph()
+    windows = {
+        key.to_user_string(): (policy.warn_window.to_timedelta(), policy.fail_window.to_timedelta())
+        for key in graph.materializable_asset_keys
+        if isinstance(policy := graph.get(key).freshness_policy, TimeWindowFreshnessPolicy) and policy.warn_window
+    }
+    by_night, by_hour = (timedelta(hours=26), timedelta(hours=50)), (timedelta(hours=3), timedelta(hours=26))
+    assert windows == {
+        "salesforce_users_raw": by_night,
+        "sf_users": by_night,
+        "profile_reconciliation": by_hour,
+    }
 
 
 def test_the_horizon_setting_moves_the_axis(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,5 +236,6 @@ def test_the_instance_settings_keep_the_history_in_postgres(
         assert instance.run_retries_enabled
         assert not instance.run_retries_retry_on_asset_or_op_failure
         assert not instance.telemetry_enabled
+        assert instance.freshness_enabled, "by default, so that dagster.yaml need not say so"
     with psycopg.connect(empty_database) as connection:
         assert connection.execute("SELECT run_id, status FROM runs").fetchall() == [(run.run_id, "SUCCESS")]
