@@ -33,6 +33,8 @@ BETWEEN_TICKS = timedelta(minutes=5)
 RUNS_LOOKED_AT = 25
 # What a run must materialize to have read its days.
 READING = {dg.AssetKey("salesforce_users_raw"), dg.AssetKey("sf_users")}
+# What Dagster calls a run of assets that were launched from their graph or by its command line, and not as a job.
+RUN_OF_ASSETS = "__ASSET_JOB"
 WILL_RETRY_TAG = "dagster/will_retry"
 PARTITION_TAG = "dagster/partition"
 
@@ -109,10 +111,14 @@ def _tick(
 
 
 def past_runs(instance: dg.DagsterInstance) -> list[PastRun]:
-    """Return the latest runs of the job over days, whoever launched them, newest first."""
-    records = instance.get_run_records(dg.RunsFilter(job_name=user_sync.name), limit=RUNS_LOOKED_AT)
+    """Return the latest runs that read days, as the job or as its assets, whoever launched them, newest first."""
+    records = [
+        record
+        for name in (user_sync.name, RUN_OF_ASSETS)
+        for record in instance.get_run_records(dg.RunsFilter(job_name=name), limit=RUNS_LOOKED_AT)
+    ]
     runs = []
-    for record in records:
+    for record in sorted(records, key=lambda record: record.storage_id, reverse=True):
         selected = record.dagster_run.asset_selection
         days = _days_of(record.dagster_run)
         if days and (not selected or selected >= READING):
@@ -171,7 +177,7 @@ def notice_of(context: dg.RunFailureSensorContext) -> FailureNotice:
     if failures:
         step, data = failures[0].step_key, failures[0].step_failure_data
         said = data.user_failure_data.description if data.user_failure_data else None
-        reason = said or _reason(data.error)
+        reason = said or _said_by_checks(context, step) or _reason(data.error)
     else:
         step, reason = None, _reason(context.failure_event.job_failure_data.error)
     days = _days_of(run)
@@ -182,6 +188,21 @@ def notice_of(context: dg.RunFailureSensorContext) -> FailureNotice:
         step=step,
         reason=reason or context.failure_event.message or "nobody said why.",
     )
+
+
+def _said_by_checks(context: dg.RunFailureSensorContext, step: str | None) -> str | None:
+    """Return what the checks say that have stopped the run in this step; None when it was not stopped by checks."""
+    events = context.instance.get_records_for_run(
+        context.dagster_run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
+    )
+    entries = [record.event_log_entry.dagster_event for record in events.records]
+    checks = [entry.asset_check_evaluation_data for entry in entries if entry and entry.step_key == step]
+    stopping = [
+        check
+        for check in checks
+        if check.blocking and not check.passed and check.severity is dg.AssetCheckSeverity.ERROR
+    ]
+    return " ".join(f"{check.check_name}: {check.description}" for check in stopping) or None
 
 
 def _reason(error: Any) -> str | None:

@@ -6,9 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import dagster as dg
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, make_url, text
 
 from user_sync_pipeline.definitions import build_definitions
@@ -16,8 +19,11 @@ from user_sync_pipeline.partitions import range_tags
 from user_sync_pipeline.resources import failures
 
 if TYPE_CHECKING:
+    from user_sync_pipeline.sandbox.certificates import CertificateAuthority
     from user_sync_pipeline.sandbox.postgres import PostgresServer
     from user_sync_pipeline.sandbox.salesforce import SalesforceSimulator
+    from user_sync_pipeline_tests.orchestration.launch_paths import LiveCompany
+    from user_sync_pipeline_tests.orchestration.live_dagster import LiveDagster
 
 DAYS = 4
 
@@ -63,6 +69,22 @@ class Company:
             return connection.execute(text(statement)).scalar_one()
 
 
+@pytest.fixture(scope="package", autouse=True)
+def _scripts_are_read_once() -> Iterator[None]:
+    """Each instance notes which of Dagster's own migrations is the newest; reading them takes longer than a test."""
+    read = ScriptDirectory.from_config
+    read_before: dict[str | None, ScriptDirectory] = {}
+
+    def from_config(config: Config) -> ScriptDirectory:
+        folder = config.get_main_option("script_location")
+        if folder not in read_before:
+            read_before[folder] = read(config)
+        return read_before[folder]
+
+    with patch.object(ScriptDirectory, "from_config", from_config):
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _no_wait_before_another_try(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(failures, "WAITS", (0.0, 0.0))
@@ -103,6 +125,40 @@ def company(
     return company
 
 
+@pytest.fixture(scope="module")
+def live_company(
+    postgres_server: PostgresServer, authority: CertificateAuthority, migrated_template: str
+) -> Iterator[LiveCompany]:
+    """A company for a Dagster that really runs; everybody lives in one database here as well."""
+    from user_sync_pipeline.sandbox.salesforce import SalesforceSimulator
+    from user_sync_pipeline.sandbox.sample_people import people
+    from user_sync_pipeline_tests.conftest import FEW_PEOPLE, ORG_MADE_AT
+    from user_sync_pipeline_tests.orchestration.launch_paths import LiveCompany
+
+    now = datetime.now(UTC)
+    if (now.hour, now.minute) >= (23, 30):
+        pytest.skip("The axis is about to grow by a day, in the middle of these tests.")
+    with SalesforceSimulator(people(FEW_PEOPLE, seed=1, until=ORG_MADE_AT), authority) as salesforce:
+        yield LiveCompany(postgres_server, salesforce, migrated_template, now.date())
+
+
+@pytest.fixture(scope="module")
+def live(
+    live_company: LiveCompany, postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LiveDagster]:
+    """A webserver and a daemon that read the live company."""
+    from user_sync_pipeline_tests.conftest import create_database, drop_database, role_url
+    from user_sync_pipeline_tests.orchestration.live_dagster import LiveDagster
+
+    history = "launched_history"
+    create_database(postgres_server, history, owner="postgres")
+    url = role_url(postgres_server, history).replace("postgresql:", "postgresql+psycopg2:", 1)
+    settings = {**live_company.settings, "DAGSTER_POSTGRES_URL": url}
+    with LiveDagster(tmp_path_factory.mktemp("live_dagster"), settings) as live:
+        yield live
+    drop_database(postgres_server, history)
+
+
 def metadata_by_day(result: dg.ExecuteInProcessResult, asset: str) -> dict[str | None, dict[str, Any]]:
     """Return the metadata of each materialization of an asset, by its partition key."""
     return {
@@ -112,6 +168,13 @@ def metadata_by_day(result: dg.ExecuteInProcessResult, asset: str) -> dict[str |
         for event in result.get_asset_materialization_events()
         if event.asset_key == dg.AssetKey(asset)
     }
+
+
+def section_of(report: str, title: str) -> list[list[str]]:
+    """Return the rows of a table in a Markdown report, without its head."""
+    _, _, table = report.partition(f"### {title}\n\n")
+    rows = table.partition("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
 
 def checks_of(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:

@@ -109,6 +109,29 @@ def test_a_failed_run_is_told_once_with_its_sentence(company: Company, webhook: 
     assert webhook.paths == [f"{SECRET_PATH}?token=secret"]
 
 
+def test_a_check_that_stops_a_run_is_told_with_its_sentence(instance: dg.DagsterInstance, webhook: Receiver) -> None:
+    @dg.asset
+    def users() -> None:
+        pass
+
+    @dg.asset_check(asset=users, blocking=True)
+    def harmless() -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.WARN, description="Never mind.")
+
+    @dg.asset_check(asset=users, blocking=True)
+    def harmful() -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=False, description="Everything would be erased.")
+
+    sensor = Sensor(instance)
+    definitions = dg.Definitions([users], asset_checks=[harmless, harmful])
+    job = definitions.resolve_implicit_global_asset_job_def()
+    run_id = job.execute_in_process(instance=instance, raise_on_error=False).run_id
+    sensor.tick()
+    [told] = webhook.texts
+    assert told.startswith(f"The run {run_id} of ")
+    assert told.endswith(" failed in users_harmful: harmful: Everything would be erased.")
+
+
 def test_a_run_that_failed_before_its_first_step_is_told_with_its_sentence(
     company: Company, webhook: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
