@@ -9,8 +9,8 @@ import dagster as dg
 DESCRIPTION = """
 Brings Salesforce users into `sf_users` and application profiles in step with auth users, in **one run**.
 
-Choose a range of days: the last three for a quick catch-up, *All* for a full sync (the first day stands for
-everything before it). The whole range is one run; all checks run in it.
+Choose a range of days: the last three for a quick catch-up, *All time* and *All* for a full sync (the first day
+stands for everything before it). The whole range is one run; all checks run in it.
 """
 PROFILES_DESCRIPTION = """
 Brings application profiles in step with auth users and compares both with `sf_users` as it is, **without asking

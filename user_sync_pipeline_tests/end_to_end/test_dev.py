@@ -4,34 +4,26 @@ from __future__ import annotations
 
 import re
 import signal
-import socket
 import stat
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import requests
 
 from user_sync_pipeline.core.settings import SalesforceSettings
-from user_sync_pipeline_tests.conftest import assert_only_read
+from user_sync_pipeline_tests.end_to_end.running_command import SECONDS_TO_STOP, USER_SYNC, RunningCommand
+from user_sync_pipeline_tests.orchestration.live_dagster import free_port
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes by /proc"),
 ]
 
-USER_SYNC = str(Path(sys.executable).parent / "user-sync")
 SECONDS_TO_START = 150
-SECONDS_TO_STOP = 20
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def processes_of(folder: str) -> dict[int, str]:
@@ -47,50 +39,19 @@ def processes_of(folder: str) -> dict[int, str]:
     return found
 
 
-class Command:
-    """A running `user-sync`, whose standard error is read line by line."""
-
-    def __init__(self, *arguments: str, cwd: Path) -> None:
-        command = [USER_SYNC, *arguments]
-        self.process = subprocess.Popen(command, cwd=cwd, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-        self.said: list[str] = []
-
-    def read_until(self, words: str) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.said.append(line)
-            if words in line:
-                return
-        pytest.fail("".join(self.said))
-
-    def stop(self, by: signal.Signals) -> int:
-        self.process.send_signal(by)
-        code = self.process.wait(SECONDS_TO_STOP)
-        assert self.process.stderr is not None
-        self.said.extend(self.process.stderr)
-        self.process.stderr.close()
-        assert_only_read("".join(self.said))
-        return code
-
-
 @pytest.fixture
-def commands(tmp_path: Path) -> Iterator[list[Command]]:
-    started: list[Command] = []
-    yield started
-    for command in started:
-        if command.process.poll() is None:
-            command.stop(signal.SIGTERM)
+def stack() -> Iterator[ExitStack]:
+    """What stops the commands that a test has started, however it ends."""
+    with ExitStack() as stack:
+        yield stack
 
 
 @pytest.mark.timeout(SECONDS_TO_START + 60)
-def test_the_ui_answers_with_the_pipeline_and_one_interrupt_stops_everything(
-    tmp_path: Path, commands: list[Command]
-) -> None:
+def test_the_ui_answers_with_the_pipeline_and_one_interrupt_stops_everything(tmp_path: Path, stack: ExitStack) -> None:
     # Somebody's own settings in the folder where the command is typed must not reach Dagster.
     (tmp_path / ".env").write_text("USER_SYNC_HORIZON=2999-01-01\n")
     port = free_port()
-    dev = Command("dev", "--port", str(port), cwd=tmp_path)
-    commands.append(dev)
+    dev = stack.enter_context(RunningCommand("dev", "--port", str(port), cwd=tmp_path))
     dev.read_until("Ctrl-C")
     said = "".join(dev.said)
     assert f"http://127.0.0.1:{port}" in said
@@ -121,11 +82,11 @@ def test_the_ui_answers_with_the_pipeline_and_one_interrupt_stops_everything(
 
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
 def test_the_sandbox_writes_its_settings_for_the_owner_alone_and_takes_them_away(
-    by: signal.Signals, tmp_path: Path, commands: list[Command]
+    by: signal.Signals, tmp_path: Path, stack: ExitStack
 ) -> None:
     settings = tmp_path / ".env"
-    sandbox = Command("sandbox", "--users", "20", "--env-file", ".env", cwd=tmp_path)
-    commands.append(sandbox)
+    command = RunningCommand("sandbox", "--users", "20", "--env-file", ".env", cwd=tmp_path)
+    sandbox = stack.enter_context(command)
     sandbox.read_until("Ctrl-C")
     assert stat.S_IMODE(settings.stat().st_mode) == 0o600
 
