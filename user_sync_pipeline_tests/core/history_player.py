@@ -30,6 +30,7 @@ from user_sync_pipeline.core.windows import SyncWindow
 from user_sync_pipeline.sandbox.certificates import CertificateAuthority
 from user_sync_pipeline.sandbox.salesforce import SalesforceSimulator
 from user_sync_pipeline.sandbox.salesforce.cursors import Consistency
+from user_sync_pipeline_tests.conftest import FORGET_EVERYTHING
 from user_sync_pipeline_tests.core.changing_organization import ChangingOrganization, Content, UserVersion
 from user_sync_pipeline_tests.core.committed_history import Version, digest
 from user_sync_pipeline_tests.core.histories import (
@@ -51,12 +52,6 @@ BEGINNING = datetime(2026, 6, 15, 22, 40, 30, tzinfo=UTC)
 SHOWN_FIELDS = {"Id", "Username", "Title", "IsActive", "CreatedDate", "LastModifiedDate", "SystemModstamp"}
 # A slice is worth while from this many pages on, so that few users are enough for several.
 PAGES_WORTH_A_SLICE = 2
-_FORGET_EVERYTHING = text("""
-    DELETE FROM public.sf_users;
-    DELETE FROM user_sync.salesforce_users_raw;
-    DELETE FROM user_sync.watermarks;
-    DELETE FROM user_sync.sync_runs;
-""")
 
 
 class Player:
@@ -218,7 +213,7 @@ def play(
 ) -> None:
     """Play a history on an empty database, over TLS or with requests that are answered in this process."""
     with engine.begin() as connection:
-        connection.execute(_FORGET_EVERYTHING)
+        connection.execute(text(FORGET_EVERYTHING))
     surroundings = Surroundings()
     simulator = SalesforceSimulator([], authority, faults=surroundings, port=0 if over_tls else 443)
     simulator.clock.set(BEGINNING)

@@ -69,7 +69,7 @@ class Surroundings(FaultScript):
         finally:
             for thread in threading.enumerate():
                 if thread.name in _READING_THREADS:
-                    thread.join(10)
+                    thread.join(60)
             self._rest()
 
     @contextmanager

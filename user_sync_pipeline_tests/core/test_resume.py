@@ -29,6 +29,7 @@ from user_sync_pipeline.core.windows import SyncWindow
 from user_sync_pipeline.sandbox.certificates import CertificateAuthority
 from user_sync_pipeline.sandbox.salesforce import Fault, SalesforceSimulator
 from user_sync_pipeline.sandbox.sample_people import people
+from user_sync_pipeline_tests.conftest import FORGET_EVERYTHING
 
 MADE_AT = datetime(2026, 6, 1, tzinfo=UTC)
 NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)
@@ -69,9 +70,7 @@ def rows(engine: Engine, statement: str) -> list[tuple[Any, ...]]:
 
 def forget_everything(engine: Engine) -> None:
     with engine.begin() as connection:
-        connection.execute(
-            text("TRUNCATE sf_users, user_sync.salesforce_users_raw, user_sync.sync_runs RESTART IDENTITY CASCADE")
-        )
+        connection.execute(text(FORGET_EVERYTHING))
 
 
 def tables(engine: Engine) -> list[list[tuple[Any, ...]]]:

@@ -7,6 +7,8 @@ from user_sync_pipeline.core.errors import ConfigurationError
 from user_sync_pipeline.core.settings import (
     SalesforceSettings,
     SupabaseSettings,
+    admin_token,
+    dagster_url,
     database_url,
     horizon,
 )
@@ -113,3 +115,27 @@ def test_settings_do_not_show_their_secrets(tmp_path: Path) -> None:
     )
     assert "s3cret" not in repr(salesforce)
     assert "hidden" not in repr(salesforce) + repr(supabase)
+
+
+@pytest.mark.parametrize("url", ["http://dagster-webserver", "https://dagster.example.com/prefix", "http://[::1]:3000"])
+def test_dagster_may_be_anywhere_and_behind_a_prefix(url: str) -> None:
+    assert dagster_url({"USER_SYNC_DAGSTER_URL": f"{url}/"}) == url
+    assert dagster_url({}) == "http://127.0.0.1:3000"
+
+
+@pytest.mark.parametrize(
+    "url", ["dagster:3000", "ftp://dagster", "http://ann:secret@dagster", "http://d?x=secret", "http://["]
+)
+def test_what_is_no_address_of_a_webserver_is_refused_without_its_secrets(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="USER_SYNC_DAGSTER_URL") as refusal:
+        dagster_url({"USER_SYNC_DAGSTER_URL": url})
+    assert "secret" not in str(refusal.value)
+
+
+def test_a_token_is_one_word_of_plain_letters() -> None:
+    assert admin_token({}) is None
+    assert admin_token({"USER_SYNC_ADMIN_TOKEN": " a-Z_0.9 "}) == "a-Z_0.9"
+    for token in ("two words", "secr\u00e9t", "a\nb"):
+        with pytest.raises(ConfigurationError, match="USER_SYNC_ADMIN_TOKEN") as refusal:
+            admin_token({"USER_SYNC_ADMIN_TOKEN": token})
+        assert token not in str(refusal.value)

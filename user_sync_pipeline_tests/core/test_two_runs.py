@@ -90,7 +90,7 @@ def run_that_is_alive(org: SalesforceSimulator, engine: Engine) -> Iterator[Call
     thread = threading.Thread(target=first)
     thread.start()
     try:
-        assert begun.wait(30)
+        assert begun.wait(60)
         yield may_end.set
     finally:
         may_end.set()

@@ -17,7 +17,21 @@ pytestmark = pytest.mark.slow
 
 USER_SYNC = str(Path(sys.executable).parent / "user-sync")
 USERS = 80
-CHECKS = ["auth_trigger_installed", "no_orphan_profiles", "salesforce_count_matches", "sync_percentage"]
+CHECKS = [
+    "api_reserve_kept",
+    "auth_trigger_installed",
+    "external_ids_unique",
+    "leavers_cannot_sign_in",
+    "no_orphan_profiles",
+    "no_rejected_records",
+    "null_rates_steady",
+    "salesforce_count_matches",
+    "salesforce_fields_unchanged",
+    "sync_percentage",
+    "table_columns_unchanged",
+    "watermark_is_recent",
+    "window_read_whole",
+]
 
 
 def run(*arguments: str, settings: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -56,7 +56,7 @@ class PgBouncer:
         """Return the address of a database behind the pooler."""
         secret = quote(self._passwords[role], safe="")
         url = f"postgresql://{role}:{secret}@127.0.0.1:{self.port}/{database}"
-        return make_url(url).update_query_dict(query).render_as_string(hide_password=False)
+        return make_url(url).update_query_dict({"connect_timeout": "60", **query}).render_as_string(hide_password=False)
 
     def start(self) -> None:
         """Start, and wait for the port."""
@@ -100,7 +100,7 @@ class PgBouncer:
         self._program = subprocess.Popen(
             [PROGRAM, "--quiet", str(configuration)], cwd=self.folder, stderr=subprocess.DEVNULL, **identity
         )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
@@ -112,4 +112,4 @@ class PgBouncer:
         """Stop, whatever is open."""
         if self._program is not None:
             self._program.send_signal(signal.SIGTERM)
-            self._program.wait(10)
+            self._program.wait(60)

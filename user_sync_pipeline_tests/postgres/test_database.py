@@ -86,7 +86,9 @@ def test_a_password_that_is_hardly_encoded_is_not_taken_for_a_list_of_hosts(othe
 
 
 def test_the_address_may_set_its_own_name_and_patience(empty_database: str) -> None:
-    engine = create_database_engine(f"{empty_database}?application_name=nightly&connect_timeout=3")
+    engine = create_database_engine(
+        render(empty_database, query={"application_name": "nightly", "connect_timeout": "90"})
+    )
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT current_setting('application_name')")) == "nightly"
     engine.dispose()
@@ -94,7 +96,7 @@ def test_the_address_may_set_its_own_name_and_patience(empty_database: str) -> N
 
 def test_the_address_may_set_timeouts_of_its_own(empty_database: str) -> None:
     engine = create_database_engine(
-        f"{empty_database}?options=-c%20statement_timeout%3D2h%20-c%20timezone%3DAsia/Tokyo"
+        f"{empty_database}&options=-c%20statement_timeout%3D2h%20-c%20timezone%3DAsia/Tokyo"
     )
     settings = text(
         "SELECT current_setting('statement_timeout'), current_setting('timezone'), current_setting('lock_timeout')"
@@ -215,7 +217,7 @@ def test_a_silent_server_is_given_up_after_the_connect_timeout(empty_database: s
         silent.listen()
         port = silent.getsockname()[1]
         with pytest.raises(UnreachableError, match=f"at 127.0.0.1:{port} does not answer"):
-            connect(render(empty_database, port=port) + "?connect_timeout=1")
+            connect(render(empty_database, port=port, query={"connect_timeout": "1"}))
 
 
 def test_a_wrong_password_is_named_but_never_shown(empty_database: str) -> None:
@@ -231,12 +233,12 @@ def test_an_unknown_database_is_named_as_such(empty_database: str) -> None:
 
 def test_a_server_without_encryption_is_refused_where_the_address_asks_for_it(empty_database: str) -> None:
     with pytest.raises(ConfigurationError, match="sslmode"):
-        connect(f"{empty_database}?sslmode=require")
+        connect(f"{empty_database}&sslmode=require")
 
 
 def test_an_option_that_postgres_does_not_know_is_refused(empty_database: str) -> None:
     with pytest.raises(ConfigurationError, match="behind the question mark"):
-        connect(f"{empty_database}?colour=blue")
+        connect(f"{empty_database}&colour=blue")
 
 
 def test_failures_of_adbc_are_put_into_the_same_words(empty_database: str) -> None:

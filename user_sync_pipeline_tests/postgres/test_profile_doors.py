@@ -49,7 +49,7 @@ def directory(
             yield stack.enter_context(SqlDirectory(engine))
             return
         if request.param == "api":
-            execute(engine, "DROP FUNCTION profile_sync_report(); DROP FUNCTION profile_backfill(integer, uuid)")
+            execute(engine, "DROP FUNCTION profile_sync_report(); DROP FUNCTION profile_backfill(integer, uuid, uuid)")
         settings = settings_of(supabase)
         assert settings.url is not None
         assert settings.service_role_key is not None

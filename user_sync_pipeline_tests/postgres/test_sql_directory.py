@@ -19,6 +19,7 @@ from user_sync_pipeline.core.profiles.sql_directory import SqlDirectory
 from user_sync_pipeline.core.settings import SupabaseSettings
 from user_sync_pipeline.core.warehouse.database import create_database_engine
 from user_sync_pipeline.sandbox.postgres import PostgresServer
+from user_sync_pipeline_tests.conftest import patient
 from user_sync_pipeline_tests.postgres.accounts import add_user, execute, refuse_profiles_of
 
 # What may be true of one id: the values of a row of auth.users, or None for nobody.
@@ -41,7 +42,7 @@ def directory(engine: Engine) -> SqlDirectory:
 
 @pytest.fixture
 def superuser(engine: Engine, postgres_server: PostgresServer) -> Iterator[Engine]:
-    superuser = create_database_engine(postgres_server.url(engine.url.database or ""))
+    superuser = create_database_engine(patient(postgres_server.url(engine.url.database or "")))
     yield superuser
     superuser.dispose()
 
@@ -73,12 +74,12 @@ def build(engine: Engine, world: list[tuple[str, bool]]) -> None:
     ids = [uuid4() for _ in world]
     users = [(user_id, KINDS[kind]) for user_id, (kind, _) in zip(ids, world, strict=True)]
     execute(engine, "ALTER TABLE user_profiles DROP CONSTRAINT IF EXISTS user_profiles_id_fkey")
-    execute(engine, "TRUNCATE auth.users CASCADE")
+    execute(engine, "DELETE FROM auth.users")
     for user_id, values in users:
         if values is not None:
             columns = "id, aud, email, banned_until, deleted_at, is_anonymous, is_sso_user"
             execute(engine, f"INSERT INTO auth.users ({columns}) VALUES ('{user_id}', {values}, true)")
-    execute(engine, "TRUNCATE user_profiles")
+    execute(engine, "DELETE FROM user_profiles")
     with_profile = [user_id for user_id, (_, has_profile) in zip(ids, world, strict=True) if has_profile]
     execute(engine, "INSERT INTO user_profiles (id) SELECT unnest(CAST(:ids AS uuid[]))", ids=with_profile)
 

@@ -15,6 +15,7 @@ from user_sync_pipeline.core.warehouse import ledger
 from user_sync_pipeline.core.warehouse.landing import Landing
 from user_sync_pipeline.core.warehouse.merge import MergeCounts, merge_window
 from user_sync_pipeline.core.windows import SyncWindow
+from user_sync_pipeline_tests.conftest import FORGET_EVERYTHING
 
 ORG = "00D000000000001EAA"
 DAY_ZERO = datetime(2026, 1, 1, tzinfo=UTC)
@@ -103,12 +104,7 @@ def sync(
 
 def clear_tables(engine: Engine) -> None:
     with engine.begin() as connection:
-        connection.execute(
-            text("""
-                TRUNCATE public.sf_users, user_sync.salesforce_users_raw, user_sync.sync_runs,
-                         user_sync.profile_reconciliation CASCADE
-            """)
-        )
+        connection.execute(text(FORGET_EVERYTHING))
 
 
 def query(engine: Engine, statement: str, **parameters: Any) -> list[Row]:

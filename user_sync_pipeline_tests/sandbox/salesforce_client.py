@@ -39,7 +39,7 @@ class Client:
             "client_secret": self.settings["SALESFORCE_CLIENT_SECRET"],
         }
         url = f"{self.settings['SALESFORCE_LOGIN_URL']}/services/oauth2/token"
-        return self.session.post(url, data=credentials | form, timeout=10)
+        return self.session.post(url, data=credentials | form, timeout=60)
 
     def carry_token(self) -> str:
         token: str = self.sign_in().json()["access_token"]
@@ -48,7 +48,7 @@ class Client:
 
     def get(self, path: str, *, page_size: int | None = None, **parameters: str) -> requests.Response:
         headers = {} if page_size is None else {"Sforce-Query-Options": f"batchSize={page_size}"}
-        return self.session.get(self.simulator.url + path, params=parameters, headers=headers, timeout=10)
+        return self.session.get(self.simulator.url + path, params=parameters, headers=headers, timeout=60)
 
     def query(self, soql: str, **options: Any) -> Json:
         response = self.get(f"{DATA}/query", q=soql, **options)

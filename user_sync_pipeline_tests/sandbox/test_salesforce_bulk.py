@@ -26,7 +26,7 @@ class BulkClient:
 
     def send(self, method: str, path: str, content: object = None, **parameters: str) -> requests.Response:
         url = self.client.simulator.url + path
-        return self.client.session.request(method, url, json=content, params=parameters, timeout=10)
+        return self.client.session.request(method, url, json=content, params=parameters, timeout=60)
 
     def create(self, soql: str = ALL, **options: str) -> requests.Response:
         return self.send("POST", JOBS, {"operation": "query", "query": soql} | options)

@@ -200,7 +200,7 @@ def test_a_connection_can_be_lost_before_after_and_during_the_answer(
 def test_an_answer_can_lead_to_another_host(simulator: SalesforceSimulator, client: Client) -> None:
     simulator.faults.add(Fault(redirect="https://elsewhere.example.com/x", status=301, times=1), Fault(redirect="/y"))
     for status, place in ((301, "https://elsewhere.example.com/x"), (302, "/y")):
-        response = client.session.get(simulator.url + f"{DATA}/limits/", allow_redirects=False, timeout=10)
+        response = client.session.get(simulator.url + f"{DATA}/limits/", allow_redirects=False, timeout=60)
         assert (response.status_code, response.headers["Location"]) == (status, place)
 
 

@@ -42,7 +42,7 @@ def sign_in(simulator: SalesforceSimulator, client: Client, private_key: RSAPriv
         kept = {name: value for name, value in claims.items() if value is not None}
         assertion = jwt.api_jws.encode(msgspec.json.encode(kept), key, algorithm=algorithm)
         form = {"grant_type": JWT_BEARER, "assertion": assertion}
-        return client.session.post(f"{simulator.url}/services/oauth2/token", data=form, timeout=10)
+        return client.session.post(f"{simulator.url}/services/oauth2/token", data=form, timeout=60)
 
     return ask
 

@@ -206,7 +206,7 @@ def test_nobody_is_ever_deleted(simulator: SalesforceSimulator, client: Client, 
     }
     for start, end in (("2026-05-01T00:00:00Z", "2026-06-01T00:00:00Z"), ("2026-06-02T10:00:00Z", WIRE_NOW[:16])):
         assert client.get(DELETED, start=start, end=end).status_code == 400
-    assert client.session.delete(simulator.url + DELETED, timeout=10).status_code == 405
+    assert client.session.delete(simulator.url + DELETED, timeout=60).status_code == 405
     assert len(violations) == 1
     violations.clear()
 
@@ -260,6 +260,6 @@ def test_moments_in_bulk_results_end_in_either_way(
     simulator.clock.set(NOW)
     jobs = f"{simulator.url}{DATA}/jobs/query"
     body = {"operation": "query", "query": "SELECT SystemModstamp FROM User LIMIT 1"}
-    job = client.session.post(jobs, json=body, timeout=10).json()["id"]
-    lines = client.session.get(f"{jobs}/{job}/results", timeout=10).text.splitlines()
+    job = client.session.post(jobs, json=body, timeout=60).json()["id"]
+    lines = client.session.get(f"{jobs}/{job}/results", timeout=60).text.splitlines()
     assert lines[1].endswith(f'.000{end}"')

@@ -223,7 +223,7 @@ def test_what_a_reader_has_no_reason_to_send_is_refused_and_written_down(
     status: int,
     code: str,
 ) -> None:
-    response = client.session.request(method, simulator.url + path, json={"Title": "x"}, timeout=10)
+    response = client.session.request(method, simulator.url + path, json={"Title": "x"}, timeout=60)
     assert error_code(response) == (status, code)
     [violation] = simulator.journal.violations
     assert (violation.method, violation.path, violation.status) == (method, path, status)

@@ -41,6 +41,7 @@ def count(url: str, table: str) -> int:
     return int(found[0])
 
 
+@pytest.mark.slow
 def test_every_setting_points_into_the_sandbox(sandbox: Sandbox) -> None:
     environment = sandbox.environment
     with RestUserService(SalesforceSettings.from_environment(environment)) as salesforce:
@@ -55,6 +56,7 @@ def test_every_setting_points_into_the_sandbox(sandbox: Sandbox) -> None:
     assert count(dagster.replace("+psycopg2", ""), "pg_class") > 0
 
 
+@pytest.mark.slow
 def test_settings_of_real_systems_do_not_mix_with_those_of_the_sandbox(sandbox: Sandbox) -> None:
     real = {
         "SALESFORCE_ACCESS_TOKEN": "token",
@@ -118,6 +120,7 @@ def test_a_folder_with_other_files_is_left_alone(folder: Path) -> None:
     assert folder.stat().st_mode == mode
 
 
+@pytest.mark.slow
 def test_a_script_of_faults_befalls_salesforce() -> None:
     faults = FaultScript([Fault(on="describe", error="API_DISABLED_FOR_ORG")])
     with Sandbox(USERS, faults=faults) as misbehaving:

@@ -13,7 +13,7 @@ from user_sync_pipeline.sandbox.certificates import CertificateAuthority
 from user_sync_pipeline.sandbox.postgres import PostgresServer
 from user_sync_pipeline.sandbox.salesforce import SalesforceSimulator
 from user_sync_pipeline.sandbox.sample_people import people
-from user_sync_pipeline_tests.conftest import role_url, run_as_superuser
+from user_sync_pipeline_tests.conftest import FORGET_EVERYTHING, create_database, drop_database, role_url
 from user_sync_pipeline_tests.core.in_process import answered_in_process
 from user_sync_pipeline_tests.core.salesforce.scripted_server import Client, ScriptedServer
 from user_sync_pipeline_tests.core.salesforce.whole_runs import FEW, MADE_AT, NOW, PAGE
@@ -58,17 +58,16 @@ def paged(company: SalesforceSimulator) -> SalesforceSimulator:
 @pytest.fixture(scope="module")
 def one_warehouse(postgres_server: PostgresServer, migrated_template: str) -> Iterator[Engine]:
     name = f"warehouse_{next(_warehouses)}"
-    run_as_superuser(postgres_server, f"CREATE DATABASE {name} TEMPLATE {migrated_template} OWNER postgres")
+    create_database(postgres_server, name, template=migrated_template, owner="postgres")
     engine = create_database_engine(role_url(postgres_server, name))
     yield engine
     engine.dispose()
-    run_as_superuser(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+    drop_database(postgres_server, name)
 
 
 @pytest.fixture
 def warehouse(one_warehouse: Engine) -> Engine:
     """The database of this test file, migrated, and empty."""
-    tables = "sf_users, user_sync.salesforce_users_raw, user_sync.sync_runs, user_sync.watermarks"
     with one_warehouse.begin() as connection:
-        connection.execute(text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
+        connection.execute(text(FORGET_EVERYTHING))
     return one_warehouse

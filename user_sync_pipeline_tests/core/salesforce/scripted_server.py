@@ -163,7 +163,7 @@ class Client:
         allowed: tuple[AllowedRequest, ...] = READING,
         retry: dict[str, Any] | None = None,
         settings: dict[str, Any] | None = None,
-        timeouts: tuple[float, float] = (5.0, 5.0),
+        timeouts: tuple[float, float] = (60.0, 60.0),
         budget: ApiBudget = NO_BUDGET,
     ) -> SalesforceSession:
         policy = {"sleep": self.pauses.append, "random": lambda: 0.0, **(retry or {})}
