@@ -40,7 +40,8 @@ def demo(users: int | None, as_json: bool, keep: Path | None) -> int:
         migrate_sandbox(servers)
         engine = stack.enter_context(database(servers.database_url))
         report = _run_job(servers, engine)
-        passed = all(check.passed for check in report.checks)
+        # A warning is for somebody to look at: people who have left and can sign in are invented, to be found.
+        passed = all(check.passed or check.severity == "WARN" for check in report.checks)
         _show(servers, engine, report, as_json=as_json, keep=keep)
     return 0 if passed else 1
 

@@ -17,18 +17,22 @@ from typing import Literal, cast, get_args
 from urllib.parse import urlsplit
 
 from user_sync_pipeline.core.errors import ConfigurationError
-from user_sync_pipeline.core.login_flows import LoginFlow, read_login_flow
+from user_sync_pipeline.core.login_flows import SIGN_IN_VARIABLES, LoginFlow, read_login_flow
 
+DATABASE = "USER_SYNC_DATABASE_URL"
 DEFAULT_HORIZON = date(2026, 1, 1)
 SMALLEST_PAGE, LARGEST_PAGE = 200, 2000
 DEFAULT_RESERVE_PERCENT = 10
 # The same month of last year can still be compared.
 DEFAULT_RUN_RETENTION_DAYS, MOST_DAYS = 400, 36_500
 DEFAULT_PARALLEL_REQUESTS, MOST_PARALLEL_REQUESTS = 4, 16
+DEFAULT_OWNERS = ("team:data",)
+DEFAULT_DAGSTER_URL = "http://127.0.0.1:3000"
 
 Environment = Mapping[str, str]
 Transport = Literal["auto", "rest", "bulk"]
 
+_OWNER = re.compile(r"team:[^\s:,]+|[^\s:@,]+@[^\s:@,]+\.[^\s:@,.]+")
 _API_VERSION = re.compile(r"[1-9][0-9]\.0")
 _FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,79}")
 _FIELDS_OF_WHOEVER_ASKS = frozenset({"lastvieweddate", "lastreferenceddate"})
@@ -128,9 +132,36 @@ def retention(environment: Environment | None = None) -> Retention:
     return Retention(raw or None, DEFAULT_RUN_RETENTION_DAYS if run is None else run or None)
 
 
+@dataclass(frozen=True, slots=True)
+class DagsterSettings:
+    """Where Dagster keeps its settings and its history, and where its webserver is; None for what is not set."""
+
+    home: str | None = None
+    postgres_url: str | None = field(default=None, repr=False)
+    webserver_url: str | None = None
+
+    @classmethod
+    def from_environment(cls, environment: Environment | None = None) -> DagsterSettings:
+        """Read `DAGSTER_HOME` and `DAGSTER_POSTGRES_URL`, which Dagster reads itself, and `USER_SYNC_DAGSTER_URL`."""
+        read = _Reader(environment)
+        webserver_url = dagster_url(environment) if read.text("USER_SYNC_DAGSTER_URL") else None
+        return cls(read.text("DAGSTER_HOME"), read.text("DAGSTER_POSTGRES_URL"), webserver_url)
+
+
+def is_salesforce_configured(environment: Environment | None = None) -> bool:
+    """Tell whether any setting asks for a sign-in to Salesforce, maybe an incomplete one."""
+    read = _Reader(environment)
+    return any(read.text(name) for name in SIGN_IN_VARIABLES)
+
+
+def database_url_if_set(environment: Environment | None = None) -> str | None:
+    """Return `USER_SYNC_DATABASE_URL`, None when it is not set."""
+    return _Reader(environment).text(DATABASE)
+
+
 def database_url(environment: Environment | None = None) -> str:
     """Return `USER_SYNC_DATABASE_URL`; raises `ConfigurationError` when it is not set."""
-    url = _Reader(environment).text("USER_SYNC_DATABASE_URL")
+    url = database_url_if_set(environment)
     if not url:
         raise ConfigurationError(
             "USER_SYNC_DATABASE_URL is not set; put the address of your Postgres database there, "
@@ -169,6 +200,50 @@ def failure_webhook_url(environment: Environment | None = None) -> str | None:
         return None
     address, mark, query = whole.partition("?")
     return f"{_Reader({name: address}).url(name, with_path=True)}{mark}{query}"
+
+
+def owners(environment: Environment | None = None) -> tuple[str, ...]:
+    """Return whom Dagster's catalogue names as owners, `USER_SYNC_OWNERS`: e-mail addresses and `team:name`."""
+    text = _Reader(environment).text("USER_SYNC_OWNERS") or ""
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    for name in names:
+        if not _OWNER.fullmatch(name):
+            raise ConfigurationError(
+                f"USER_SYNC_OWNERS holds {name!r}, which is no owner; write it as team:data,somebody@example.com."
+            )
+    return names or DEFAULT_OWNERS
+
+
+def source_url(environment: Environment | None = None) -> str | None:
+    """Return `USER_SYNC_SOURCE_URL`, where the repository can be seen at a branch or commit; None when not set."""
+    return _Reader(environment).url("USER_SYNC_SOURCE_URL", with_path=True)
+
+
+def admin_token(environment: Environment | None = None) -> str | None:
+    """Return `USER_SYNC_ADMIN_TOKEN`, which `user-sync serve` asks for before it tells of users; None when not set."""
+    token = _Reader(environment).text("USER_SYNC_ADMIN_TOKEN")
+    if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
+        raise ConfigurationError(
+            "USER_SYNC_ADMIN_TOKEN holds a space or a letter that no header can carry; give letters, digits and signs."
+        )
+    return token
+
+
+def dagster_url(environment: Environment | None = None) -> str:
+    """Return `USER_SYNC_DAGSTER_URL`, where Dagster's webserver answers, without a trailing slash.
+
+    No secret goes there, so it may be http, as within a cluster; and a path, where the webserver has a prefix.
+    """
+    value = _Reader(environment).text("USER_SYNC_DAGSTER_URL") or DEFAULT_DAGSTER_URL
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ConfigurationError("USER_SYNC_DAGSTER_URL holds more than scheme, host and path; leave the rest out.")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigurationError(f"USER_SYNC_DAGSTER_URL is no address; give one such as {DEFAULT_DAGSTER_URL}.")
+    return value.rstrip("/")
 
 
 class _Reader:
