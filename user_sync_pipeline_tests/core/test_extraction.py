@@ -70,6 +70,7 @@ def calls_of(org: SalesforceSimulator) -> int:
 # Slices -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_large_window_is_read_in_slices_that_bring_every_user_once(
     users: UserSyncService, org: SalesforceSimulator, engine: Engine
 ) -> None:
@@ -82,6 +83,7 @@ def test_a_large_window_is_read_in_slices_that_bring_every_user_once(
     assert sum(slice_.rows for slice_ in certificate.slices) == MANY
 
 
+@pytest.mark.slow
 def test_a_small_window_is_read_in_one_piece(users: UserSyncService) -> None:
     landing = users.land(SyncWindow(MADE_AT - timedelta(days=30), MADE_AT), mode="custom")
     assert 0 < landing.fetched < 12 * PAGE
@@ -89,6 +91,7 @@ def test_a_small_window_is_read_in_one_piece(users: UserSyncService) -> None:
     assert len(landing.certificate.slices) == 1
 
 
+@pytest.mark.slow
 def test_progress_knows_the_total_from_the_first_page(users: UserSyncService) -> None:
     seen: list[Progress] = []
     users.sync_users(window=WINDOW, progress=seen.append)
@@ -97,6 +100,7 @@ def test_progress_knows_the_total_from_the_first_page(users: UserSyncService) ->
     assert seen[-1].rows == MANY
 
 
+@pytest.mark.slow
 def test_an_error_in_one_slice_ends_the_run_and_is_told_once(
     users: UserSyncService, org: SalesforceSimulator, engine: Engine
 ) -> None:
@@ -109,6 +113,7 @@ def test_an_error_in_one_slice_ends_the_run_and_is_told_once(
 # What it costs ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page_size", [PAGE, 200])
 def test_the_forecast_is_what_the_run_costs(org: SalesforceSimulator, engine: Engine, page_size: int) -> None:
     org.org.largest_page = page_size
@@ -123,6 +128,7 @@ def test_the_forecast_is_what_the_run_costs(org: SalesforceSimulator, engine: En
     assert forecast.share == forecast.api_calls / org.org.quota.limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [5, 100, MANY, 10_000])
 def test_the_forecast_of_a_limited_run_is_what_it_costs(org: SalesforceSimulator, engine: Engine, limit: int) -> None:
     with service(org, engine) as users:
@@ -133,6 +139,7 @@ def test_the_forecast_of_a_limited_run_is_what_it_costs(org: SalesforceSimulator
     assert forecast.api_calls == result.landing.usage.calls
 
 
+@pytest.mark.slow
 def test_a_quiet_day_takes_five_calls(org: SalesforceSimulator, engine: Engine) -> None:
     with service(org, engine) as users:
         users.sync_users(window=WINDOW)
@@ -156,6 +163,7 @@ def test_a_budget_pauses_the_run_and_the_ledger_tells_what_it_spent(org: Salesfo
 # The watermark ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_watermark_is_held_by_an_open_transaction_and_the_reason_is_told(
     users: UserSyncService, org: SalesforceSimulator, engine: Engine
 ) -> None:
@@ -177,6 +185,7 @@ def test_the_watermark_is_held_by_an_open_transaction_and_the_reason_is_told(
     assert rows(engine, "SELECT count(*) FROM sf_users WHERE title = 'Late'") == [(1,)]
 
 
+@pytest.mark.slow
 def test_the_watermark_stays_behind_when_salesforce_does_not_vouch(
     users: UserSyncService, org: SalesforceSimulator
 ) -> None:
@@ -190,6 +199,7 @@ def test_before_the_first_run_everything_is_to_be_read(users: UserSyncService) -
     assert users.window_since_watermark() == SyncWindow.full(now=NOW)
 
 
+@pytest.mark.slow
 def test_gotcha_34_another_organisation_is_refused_before_anything_is_stored(
     users: UserSyncService, org: SalesforceSimulator, engine: Engine
 ) -> None:
@@ -205,6 +215,7 @@ def test_gotcha_34_another_organisation_is_refused_before_anything_is_stored(
     assert rows(engine, "SELECT count(*) FROM user_sync.sync_runs") == [(1,)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shift", "warning"), [(1, "behind"), (-1, "ahead of")])
 def test_gotcha_05_a_clock_that_is_wrong_is_warned_of_and_has_no_say(
     users: UserSyncService, org: SalesforceSimulator, shift: int, warning: str
@@ -217,6 +228,7 @@ def test_gotcha_05_a_clock_that_is_wrong_is_warned_of_and_has_no_say(
     assert result.watermark == now - VISIBILITY_LAG
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_nearly_right_is_not_warned_of(users: UserSyncService, org: SalesforceSimulator) -> None:
     org.clock.set(datetime.now(UTC) - timedelta(seconds=20))
     assert users.sync_users().landing.warnings == ()
@@ -225,6 +237,7 @@ def test_a_clock_that_is_nearly_right_is_not_warned_of(users: UserSyncService, o
 # Fields that vanish -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_gotcha_27_a_field_that_vanishes_while_it_is_read_leaves_what_is_stored_of_it(
     users: UserSyncService, org: SalesforceSimulator, engine: Engine
 ) -> None:
@@ -251,6 +264,7 @@ def test_gotcha_27_a_field_that_vanishes_while_it_is_read_leaves_what_is_stored_
 # The certificate ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_certificate_can_be_checked_against_the_table(
     users: UserSyncService, org: SalesforceSimulator, engine: Engine
 ) -> None:
@@ -278,6 +292,7 @@ def test_the_certificate_can_be_checked_against_the_table(
     assert certificate["until"] == "2026-06-15T12:04:00Z"
 
 
+@pytest.mark.slow
 def test_a_user_that_was_missed_makes_the_run_incomplete(users: UserSyncService, org: SalesforceSimulator) -> None:
     """He was changed within the window and is seen only after its page was read."""
     org.clock.set(NOW - timedelta(minutes=30))
@@ -296,6 +311,7 @@ def test_a_user_that_was_missed_makes_the_run_incomplete(users: UserSyncService,
     assert result.as_json()["complete"] is False
 
 
+@pytest.mark.slow
 def test_gotcha_40_a_user_who_changes_while_the_run_reads_leaves_it_complete(
     users: UserSyncService, org: SalesforceSimulator
 ) -> None:
@@ -309,6 +325,7 @@ def test_gotcha_40_a_user_who_changes_while_the_run_reads_leaves_it_complete(
     assert result.complete
 
 
+@pytest.mark.slow
 def test_a_limited_run_certifies_no_more_than_its_rows(users: UserSyncService) -> None:
     certificate = users.sync_users(window=WINDOW, limit=30).landing.certificate
     assert certificate is not None

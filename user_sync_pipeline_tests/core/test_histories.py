@@ -36,6 +36,7 @@ A_WIDE_TIE: Changes = [("insert", 0)] * 5
 _settings = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], print_blob=True)
 
 
+@pytest.mark.slow
 @settings(_settings, max_examples=A_FEW, derandomize=True)
 @given(history=HISTORIES)
 def test_nothing_is_lost_over_tls(history: History, engine: Engine, authority: CertificateAuthority) -> None:
@@ -131,6 +132,7 @@ TOLD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", TOLD.values(), ids=TOLD)
 @pytest.mark.parametrize("slices", [1, 2])
 def test_nothing_is_lost_when(

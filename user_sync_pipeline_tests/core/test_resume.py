@@ -281,6 +281,7 @@ def break_off(org: SalesforceSimulator, engine: Engine, **options: Any) -> None:
         users.land(**{"window": WINDOW, "mode": "full", "progress": pause, **options})
 
 
+@pytest.mark.slow
 def test_what_changed_during_the_break_is_read_as_well(org: SalesforceSimulator, engine: Engine) -> None:
     break_off(org, engine)
     everybody = [user.id for user in org.org.users.ordered]
@@ -300,6 +301,7 @@ def test_what_changed_during_the_break_is_read_as_well(org: SalesforceSimulator,
     assert rows(engine, "SELECT count(*) FROM sf_users") == [(MANY + 1,)]
 
 
+@pytest.mark.slow
 def test_the_watermark_stays_where_the_first_part_was_vouched_for(org: SalesforceSimulator, engine: Engine) -> None:
     """The transaction is committed during the break, with moments behind which the run has read already."""
     everybody = [user.id for user in org.org.users.ordered]
@@ -320,6 +322,7 @@ def test_the_watermark_stays_where_the_first_part_was_vouched_for(org: Salesforc
     assert rows(engine, "SELECT count(*) FROM sf_users WHERE title = 'Late'") == [(1,)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -336,6 +339,7 @@ def test_a_run_for_something_else_begins_anew(
     assert not sync(org, engine).landing.resumed
 
 
+@pytest.mark.slow
 def test_a_run_up_to_today_is_gone_on_with_tomorrow(org: SalesforceSimulator, engine: Engine) -> None:
     """A daily quota is often free again only on the next day, when the same command means a longer window."""
     break_off(org, engine)
@@ -351,12 +355,14 @@ def test_a_run_up_to_today_is_gone_on_with_tomorrow(org: SalesforceSimulator, en
     assert result.watermark == NOW + timedelta(days=1) - VISIBILITY_LAG
 
 
+@pytest.mark.slow
 def test_a_run_that_can_see_other_fields_begins_anew(org: SalesforceSimulator, engine: Engine) -> None:
     break_off(org, engine)
     org.org.hide_field("Fax")
     assert not sync(org, engine).landing.resumed
 
 
+@pytest.mark.slow
 def test_a_run_that_has_landed_is_not_gone_on_with(org: SalesforceSimulator, engine: Engine) -> None:
     first = sync(org, engine)
     second = sync(org, engine)
@@ -364,6 +370,7 @@ def test_a_run_that_has_landed_is_not_gone_on_with(org: SalesforceSimulator, eng
     assert second.landing.run_id != first.landing.run_id
 
 
+@pytest.mark.slow
 def test_rejected_rows_of_the_first_part_are_told_once_and_counted(org: SalesforceSimulator, engine: Engine) -> None:
     first, last = org.org.users.ordered[0], org.org.users.ordered[-1]
     for user in (first, last):

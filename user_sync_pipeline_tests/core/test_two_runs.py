@@ -100,6 +100,7 @@ def run_that_is_alive(org: SalesforceSimulator, engine: Engine) -> Iterator[Call
 # Both alive ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_gotcha_37_a_second_run_is_sent_away_when_the_first_does_not_end(
     org: SalesforceSimulator, engine: Engine
 ) -> None:
@@ -110,6 +111,7 @@ def test_gotcha_37_a_second_run_is_sent_away_when_the_first_does_not_end(
     assert runs(engine, "outcome, inserted, resumed") == [("complete", FEW_PEOPLE, 0)]
 
 
+@pytest.mark.slow
 def test_gotcha_37_a_second_run_waits_for_the_first_and_says_so(org: SalesforceSimulator, engine: Engine) -> None:
     said: list[str] = []
     with run_that_is_alive(org, engine) as let_go:
@@ -182,6 +184,7 @@ def test_waiting_for_a_merge_leaves_the_patience_for_other_locks_as_it_is(engine
 # One behind the other, in two steps each ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_jobs_whose_steps_alternate_both_end_and_keep_their_own_counts(
     org: SalesforceSimulator, engine: Engine
 ) -> None:
@@ -215,6 +218,7 @@ def middle_of(org: SalesforceSimulator) -> SyncWindow:
     return SyncWindow(moments[FEW_PEOPLE // 4], moments[3 * FEW_PEOPLE // 4])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("transport", "pages"), [("rest", 1), ("rest", 3), ("rest", 5), ("bulk", 1)])
 @pytest.mark.parametrize("what", ["the middle", "everything else", "a limit"])
 def test_a_run_that_landed_in_a_break_makes_the_broken_one_neither_incomplete_nor_counted_twice(

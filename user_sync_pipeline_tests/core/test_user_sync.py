@@ -44,6 +44,7 @@ def pass_the_lag(salesforce: SalesforceSimulator) -> None:
     salesforce.clock.advance(VISIBILITY_LAG + timedelta(seconds=1))
 
 
+@pytest.mark.slow
 def test_the_first_run_stores_every_user_and_the_second_changes_nothing(
     service: UserSyncService, engine: Engine
 ) -> None:
@@ -58,6 +59,7 @@ def test_the_first_run_stores_every_user_and_the_second_changes_nothing(
     assert scalar(engine, stored) == before
 
 
+@pytest.mark.slow
 def test_a_changed_user_is_updated_alone_by_a_run_since_the_watermark(
     service: UserSyncService, engine: Engine, salesforce: SalesforceSimulator
 ) -> None:
@@ -74,6 +76,7 @@ def test_a_changed_user_is_updated_alone_by_a_run_since_the_watermark(
     assert result.watermark > watermark
 
 
+@pytest.mark.slow
 def test_a_deactivated_user_is_kept_with_the_moment_and_loses_it_on_return(
     service: UserSyncService, engine: Engine, salesforce: SalesforceSimulator
 ) -> None:
@@ -87,6 +90,7 @@ def test_a_deactivated_user_is_kept_with_the_moment_and_loses_it_on_return(
         assert scalar(engine, gone_since) is not is_active
 
 
+@pytest.mark.slow
 def test_gotcha_02_what_changed_within_the_last_minute_waits_for_the_next_run(
     service: UserSyncService, engine: Engine, salesforce: SalesforceSimulator
 ) -> None:
@@ -103,6 +107,7 @@ def test_a_limited_run_is_incomplete_and_leaves_the_watermark_alone(service: Use
     assert result.watermark is None
 
 
+@pytest.mark.slow
 def test_a_limited_run_counts_only_what_it_fetched(service: UserSyncService) -> None:
     service.sync_users()
     counts = service.sync_users(limit=5).counts
@@ -117,6 +122,7 @@ def test_a_limit_below_one_is_refused_before_anything_is_asked(
     assert salesforce.journal.exchanges == []
 
 
+@pytest.mark.slow
 def test_a_window_that_has_just_begun_fetches_nothing_and_succeeds(
     service: UserSyncService, salesforce: SalesforceSimulator
 ) -> None:
@@ -126,6 +132,7 @@ def test_a_window_that_has_just_begun_fetches_nothing_and_succeeds(
     assert result.complete is True
 
 
+@pytest.mark.slow
 def test_gotcha_26_a_hidden_field_is_reported_and_its_stored_values_stay(
     service: UserSyncService, engine: Engine, salesforce: SalesforceSimulator
 ) -> None:
@@ -145,6 +152,7 @@ def test_gotcha_26_a_hidden_field_is_reported_and_its_stored_values_stay(
     assert scalar(engine, "SELECT count(*) FROM sf_users WHERE department = 'Night Watch'") == 1
 
 
+@pytest.mark.slow
 def test_a_run_without_a_window_ends_by_the_clock_of_salesforce(
     service: UserSyncService, salesforce: SalesforceSimulator
 ) -> None:
@@ -157,6 +165,7 @@ def test_a_run_without_a_window_ends_by_the_clock_of_salesforce(
     assert service.sync_users().landing.last_change == changed_at
 
 
+@pytest.mark.slow
 def test_the_forecast_names_the_rows_and_fetches_none(
     service: UserSyncService, engine: Engine, salesforce: SalesforceSimulator
 ) -> None:
@@ -171,6 +180,7 @@ def test_the_forecast_names_the_rows_and_fetches_none(
     assert result.landing.usage.calls - before == pytest.approx(forecast.api_calls, abs=1)
 
 
+@pytest.mark.slow
 def test_progress_counts_up_to_the_total(service: UserSyncService) -> None:
     seen: list[Progress] = []
     service.sync_users(progress=seen.append)
@@ -178,6 +188,7 @@ def test_progress_counts_up_to_the_total(service: UserSyncService) -> None:
     assert seen[-1].usage.calls > 0
 
 
+@pytest.mark.slow
 def test_rows_are_counted_by_the_day_of_their_last_change(
     service: UserSyncService, salesforce: SalesforceSimulator
 ) -> None:
@@ -186,6 +197,7 @@ def test_rows_are_counted_by_the_day_of_their_last_change(
     assert max(result.landing.rows_per_day) < ORG_MADE_AT.date()
 
 
+@pytest.mark.slow
 def test_the_callers_session_is_left_as_it_was(engine: Engine, rest: RestUserService) -> None:
     with Session(engine) as session:
         session.execute(text("CREATE TEMPORARY TABLE mine (a int) ON COMMIT DROP"))
@@ -193,6 +205,7 @@ def test_the_callers_session_is_left_as_it_was(engine: Engine, rest: RestUserSer
         assert session.scalar(text("SELECT count(*) FROM mine")) == 0
 
 
+@pytest.mark.slow
 def test_a_run_that_breaks_off_is_failed_in_the_ledger_and_the_next_one_repairs(
     service: UserSyncService, engine: Engine
 ) -> None:
@@ -207,6 +220,7 @@ def test_a_run_that_breaks_off_is_failed_in_the_ledger_and_the_next_one_repairs(
     assert service.sync_users().counts.inserted == FEW_PEOPLE
 
 
+@pytest.mark.slow
 def test_salesforce_is_only_read(service: UserSyncService, salesforce: SalesforceSimulator) -> None:
     service.sync_users()
     assert salesforce.journal.violations == []

@@ -36,6 +36,7 @@ def test_recent_holds_exactly_the_days_that_were_asked_for(days: int) -> None:
     assert window.until == MIDNIGHT
 
 
+@pytest.mark.slow
 @given(st.datetimes(timezones=st.just(UTC), min_value=datetime(2000, 1, 1), max_value=datetime(2026, 11, 20)))
 def test_a_custom_window_without_end_reaches_to_the_end_of_today(start: datetime) -> None:
     assert SyncWindow.custom(start, None, now=NOW).until == MIDNIGHT

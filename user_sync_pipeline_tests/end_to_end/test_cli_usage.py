@@ -173,6 +173,7 @@ def test_every_command_explains_itself(arguments: list[str]) -> None:
     assert "Usage:" in result.stdout
 
 
+@pytest.mark.slow
 def test_settings_are_read_from_a_file_in_the_folder_but_the_environment_wins(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(f"USER_SYNC_DATABASE_URL={NOBODY_LISTENS}\n")
     from_file = subprocess.run([USER_SYNC, "status"], capture_output=True, text=True)

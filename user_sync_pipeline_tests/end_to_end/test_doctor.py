@@ -16,6 +16,7 @@ NOBODY_LISTENS = "postgresql://somebody:secret@127.0.0.1:1/postgres"
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 
 
+@pytest.mark.slow
 def test_a_healthy_installation_is_a_table_and_exit_code_0(database: Engine) -> None:
     shown = run("doctor").stdout
     assert "0 broken" in shown

@@ -3,6 +3,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import sys
 import pyarrow as pa
@@ -25,6 +27,7 @@ assert pa.array(frame["number"], from_pandas=True).null_count == 1
 """
 
 
+@pytest.mark.slow
 def test_a_command_keeps_pandas_out_and_leaves_arrow_as_it_was() -> None:
     ended = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr

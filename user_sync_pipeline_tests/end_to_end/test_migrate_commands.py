@@ -55,6 +55,7 @@ def paste(url: str, script: str) -> None:
         connection.execute(script.encode())
 
 
+@pytest.mark.slow
 def test_apply_verify_test_and_rollback_one_after_the_other(supabase: str) -> None:
     assert run("migrate", "verify", exit_code=3).stdout.splitlines() == [
         "wrong     profiles side: is not installed",
@@ -104,6 +105,7 @@ def test_the_probe_tells_of_a_trigger_of_others_that_stops_sign_ups(owner_of_aut
     assert "refuse on auth.users" in run("migrate", "verify").stdout
 
 
+@pytest.mark.slow
 def test_a_trigger_that_was_lost_is_put_back_by_apply(owner_of_auth: psycopg.Connection) -> None:
     owner_of_auth.execute("DROP TRIGGER on_auth_user_created ON auth.users")
     found = run_json("migrate", "verify", exit_code=3)
@@ -121,6 +123,7 @@ def test_what_apply_cannot_mend_is_left_to_a_person_and_told(migrated: str, owne
     run("migrate", "verify")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     ["UPDATE public.user_profiles SET source = 'manual'", "UPDATE public.user_profiles SET full_name = 'Ada'"],
@@ -181,6 +184,7 @@ def test_without_a_database_one_hears_which_setting_is_missing() -> None:
         assert "SUPABASE_DB_URL is not set" in run("migrate", command, exit_code=3).stderr
 
 
+@pytest.mark.slow
 def test_a_project_can_be_served_by_scripts_alone(supabase: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("USER_SYNC_DATABASE_URL")
     scripts = {
@@ -225,6 +229,7 @@ def test_a_table_of_another_shape_is_refused_before_anything_is_touched(supabase
     assert ask(supabase, "SELECT to_regnamespace('app_private')") is None
 
 
+@pytest.mark.slow
 def test_a_table_that_was_there_is_adopted_by_the_statements_that_verify_names(supabase: str) -> None:
     paste(
         supabase,

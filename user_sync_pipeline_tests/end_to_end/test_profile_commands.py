@@ -128,6 +128,7 @@ def test_a_profile_that_is_refused_says_why(project: Engine) -> None:
     assert run_json("create-profile", str(user_id), exit_code=1)["failure"] == "SQLSTATE 23514, constraint refused_here"
 
 
+@pytest.mark.slow
 def test_a_created_profile_can_be_taken_back(project: Engine) -> None:
     user_id = add_user(project)
     created = run_json("create-profile", str(user_id), "--role", "admin")
@@ -146,6 +147,7 @@ def test_a_profile_is_created_without_a_ledger_too_and_that_is_said(project_with
 # sync --undo -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_sync_says_how_to_take_it_back_and_that_works_once(project: Engine) -> None:
     users = {add_user(project, f"{number}@example.com") for number in range(3)}
     synced = run("sync", "--verbose")
@@ -170,6 +172,7 @@ def test_a_sync_says_how_to_take_it_back_and_that_works_once(project: Engine) ->
     assert profile_ids(project) == set()
 
 
+@pytest.mark.slow
 def test_what_was_kept_is_told_with_its_reason(project: Engine) -> None:
     user_id = add_user(project)
     run_id = run_json("sync")["run_id"]
@@ -212,6 +215,7 @@ def test_a_run_that_cannot_be_undone_is_refused(project: Engine, arguments: list
     assert [word for word in words if word not in result.stderr] == []
 
 
+@pytest.mark.slow
 def test_without_a_ledger_the_sync_works_and_says_that_it_cannot_be_undone(project_without_ledger: Engine) -> None:
     user_id = add_user(project_without_ledger)
     synced = run("sync")
@@ -224,6 +228,7 @@ def test_without_a_ledger_the_sync_works_and_says_that_it_cannot_be_undone(proje
 # sync --no-preserve ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_preview_of_a_refresh_counts_what_the_refresh_then_does(project: Engine) -> None:
     for number in range(3):
         add_user(project, f"{number}@example.com", profile=True)
@@ -236,6 +241,7 @@ def test_a_preview_of_a_refresh_counts_what_the_refresh_then_does(project: Engin
     assert run_json("sync", "--no-preserve", "--yes")["refreshed_profiles"] == 0
 
 
+@pytest.mark.slow
 def test_a_profile_that_cannot_be_refreshed_is_named_and_the_others_are_refreshed(project: Engine) -> None:
     users = [add_user(project, f"{number}@example.com", profile=True) for number in range(4)]
     execute(project, "UPDATE auth.users SET email = 'later-' || email")

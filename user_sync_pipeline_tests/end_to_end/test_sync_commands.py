@@ -47,6 +47,7 @@ def users_who_can_sign_in(database: Engine, postgres_server: PostgresServer) -> 
     return number
 
 
+@pytest.mark.slow
 def test_all_users_arrive_and_a_second_run_changes_nothing(database: Engine) -> None:
     first = run_json("sync-users", "--mode", "full")
     assert list(first) == [
@@ -62,6 +63,7 @@ def test_all_users_arrive_and_a_second_run_changes_nothing(database: Engine) -> 
     assert (second["inserted"], second["updated"], second["unchanged"]) == (0, 0, FEW_PEOPLE)
 
 
+@pytest.mark.slow
 def test_the_form_for_people_shows_what_was_done(database: Engine) -> None:
     result = run("sync-users", "--mode", "custom", "--start-date", "2020-01-01", "--end-date", "2026-12-31")
     assert "Mode:                 custom\n" in result.stdout
@@ -78,12 +80,14 @@ def test_a_dry_run_forecasts_and_writes_nothing(database: Engine) -> None:
     assert f"Users To Fetch:       {FEW_PEOPLE}\n" in run("sync-users", "--mode", "full", "--dry-run").stdout
 
 
+@pytest.mark.slow
 def test_a_limited_run_says_that_it_is_not_complete(database: Engine) -> None:
     result = run_json("sync-users", "--mode", "full", "--limit", "7")
     assert (result["fetched"], result["complete"]) == (7, False)
     assert count(database, "sf_users") == 7
 
 
+@pytest.mark.slow
 def test_a_row_that_cannot_be_stored_is_shown_and_the_others_are_stored(
     database: Engine, salesforce: SalesforceSimulator
 ) -> None:
@@ -106,6 +110,7 @@ def test_a_wrong_secret_is_a_configuration_error(database: Engine, monkeypatch: 
     assert count(database, "user_sync.sync_runs") == 0
 
 
+@pytest.mark.slow
 def test_tables_that_are_missing_are_answered_by_the_command_that_makes_them(
     database: Engine, supabase_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +119,7 @@ def test_tables_that_are_missing_are_answered_by_the_command_that_makes_them(
         assert "user-sync migrate apply" in run(*command, exit_code=3).stderr
 
 
+@pytest.mark.slow
 def test_migrations_are_applied_once(supabase_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("USER_SYNC_DATABASE_URL", supabase_database)
     first, second = run_json("migrate", "apply"), run_json("migrate", "apply")
@@ -122,6 +128,7 @@ def test_migrations_are_applied_once(supabase_database: str, monkeypatch: pytest
     assert "present   0001_salesforce_side" in run("migrate", "apply").stdout
 
 
+@pytest.mark.slow
 def test_a_plain_postgres_gets_the_salesforce_side_and_is_told_what_was_left_out(
     empty_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +140,7 @@ def test_a_plain_postgres_gets_the_salesforce_side_and_is_told_what_was_left_out
     assert "auth.users" in left_out["reason"]
 
 
+@pytest.mark.slow
 def test_status_and_sync_before_and_after(database: Engine, users_who_can_sign_in: int) -> None:
     users = users_who_can_sign_in
     before = STATUS.format(users=users, profiles=0, missing=users, percentage="0.00")
@@ -162,6 +170,7 @@ def test_status_and_sync_before_and_after(database: Engine, users_who_can_sign_i
     assert "Exactness:            exact\n" in run("status", "--verbose").stdout
 
 
+@pytest.mark.slow
 def test_a_profile_that_is_refused_is_a_failed_row(database: Engine, users_who_can_sign_in: int) -> None:
     with database.begin() as connection:
         unlucky = connection.execute(text("SELECT id FROM auth.users ORDER BY id LIMIT 1")).scalar_one()
@@ -172,6 +181,7 @@ def test_a_profile_that_is_refused_is_a_failed_row(database: Engine, users_who_c
     assert failure["user_id"] == str(unlucky)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("answer", "expected"), [("y", "Synchronization Summary"), ("n", "Nothing was changed")])
 def test_refreshing_existing_profiles_asks_the_person_at_the_terminal(
     answer: str, expected: str, database: Engine, users_who_can_sign_in: int

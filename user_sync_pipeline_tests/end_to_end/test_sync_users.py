@@ -59,6 +59,7 @@ def before_the_closing_count(
 # Paused, and going on -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_budget_is_paused_at_until_enough_runs_have_read_everything(
     database: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +79,7 @@ def test_a_budget_is_paused_at_until_enough_runs_have_read_everything(
     assert count(database, "user_sync.sync_runs") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("reserve", "named"), [("0", "REQUEST_LIMIT_EXCEEDED"), ("20", "RESERVE_PERCENT")])
 def test_the_daily_limit_pauses_a_run_that_goes_on_when_requests_are_free_again(
     reserve: str,
@@ -111,6 +113,7 @@ def test_the_daily_limit_pauses_a_run_that_goes_on_when_requests_are_free_again(
 # Not whole ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_users_that_were_not_read_are_a_failure_that_the_next_run_makes_good(
     database: Engine, salesforce: SalesforceSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +129,7 @@ def test_users_that_were_not_read_are_a_failure_that_the_next_run_makes_good(
     assert count(database, "sf_users") == FEW_PEOPLE + 1
 
 
+@pytest.mark.slow
 def test_a_run_that_is_not_whole_and_not_held_leaves_the_watermark(
     database: Engine, salesforce: SalesforceSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +149,7 @@ def test_a_run_that_is_not_whole_and_not_held_leaves_the_watermark(
     assert run_json(*FULL)["watermark"] > first["watermark"]
 
 
+@pytest.mark.slow
 def test_a_limit_is_what_was_asked_for(database: Engine) -> None:
     result = run(*FULL, "--limit", "7")
     assert "Fetched:              7 (stopped at --limit)\n" in result.stdout
@@ -156,6 +161,7 @@ def test_a_limit_is_what_was_asked_for(database: Engine) -> None:
 # What there is to say -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_watermark_that_is_held_is_told_with_its_reason(database: Engine, salesforce: SalesforceSimulator) -> None:
     transaction_half_an_hour_ago(salesforce)
     result = run(*FULL)
@@ -166,6 +172,7 @@ def test_the_watermark_that_is_held_is_told_with_its_reason(database: Engine, sa
     assert told["watermark"] == told["certificate"]["vouched_until"] < told["certificate"]["until"]
 
 
+@pytest.mark.slow
 def test_a_window_that_does_not_join_what_was_read_leaves_the_watermark(
     database: Engine, salesforce: SalesforceSimulator
 ) -> None:
@@ -178,6 +185,7 @@ def test_a_window_that_does_not_join_what_was_read_leaves_the_watermark(
     assert "Fetched:              0\n" in result.stdout
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_wrong_is_told(database: Engine, salesforce: SalesforceSimulator) -> None:
     salesforce.clock.shift(timedelta(hours=1))
     assert "The clock of this machine is " in run(*FULL).stderr
@@ -185,6 +193,7 @@ def test_a_clock_that_is_wrong_is_told(database: Engine, salesforce: SalesforceS
     assert "behind Salesforce's" in warning
 
 
+@pytest.mark.slow
 def test_fields_that_are_not_brought_are_told(
     database: Engine, salesforce: SalesforceSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +217,7 @@ def test_fields_that_are_not_brought_are_told(
     assert "Complete:             yes, " in result.stdout
 
 
+@pytest.mark.slow
 def test_formula_fields_are_told_where_they_may_be_out_of_date(
     database: Engine, salesforce: SalesforceSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +232,7 @@ def test_formula_fields_are_told_where_they_may_be_out_of_date(
     assert "Formula Fields:       Grade__c\n" in full.stdout
 
 
+@pytest.mark.slow
 def test_the_certificate_is_shown_to_who_asks_for_it(database: Engine, salesforce: SalesforceSimulator) -> None:
     salesforce.org.deactivate_user(salesforce.org.users.ordered[0].id)
     salesforce.clock.advance(VISIBILITY_LAG + timedelta(seconds=1))
@@ -237,6 +248,7 @@ def test_the_certificate_is_shown_to_who_asks_for_it(database: Engine, salesforc
     assert "Rows Per Slice" not in shown, "there is one"
 
 
+@pytest.mark.slow
 def test_it_is_told_by_which_way_users_were_read_and_why_by_another_than_was_asked_for(
     database: Engine, salesforce: SalesforceSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,6 +309,7 @@ def test_a_dry_run_says_what_it_does_not_know(database: Engine, salesforce: Sale
     assert "Left By Reserve:      unknown\n" in shown
 
 
+@pytest.mark.slow
 def test_progress_tells_rows_rate_pages_calls_and_usage(
     database: Engine, salesforce: SalesforceSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,6 +114,7 @@ def test_too_many_missing_profiles_are_a_fault(endpoints: Endpoints, database: s
     assert answer.json()["profiles"]["missing_profiles"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "cause"),
     [
@@ -131,6 +132,7 @@ def test_a_trigger_that_makes_no_profiles_any_more_is_a_fault(
     assert (answer.status_code, answer.json()["cause"]) == (503, cause)
 
 
+@pytest.mark.slow
 def test_users_cannot_be_told_of_where_nothing_of_supabase_is(endpoints: Endpoints, empty_database: str) -> None:
     told = ask(endpoints(empty_database), USERS).json()
     assert (told["status"], told["profiles"], told["trigger"]) == ("unhealthy", None, None)
@@ -149,6 +151,7 @@ def test_a_side_that_fails_does_not_hide_the_other(endpoints: Endpoints, databas
     assert other["last_syncs"]["salesforce"]["failed"] is None
 
 
+@pytest.mark.slow
 def test_a_statement_that_waits_too_long_is_given_up(
     endpoints: Endpoints, database: str, one_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,6 +265,7 @@ def test_a_webserver_that_is_not_there_is_a_cause(endpoints: Endpoints, database
     assert answer.json()["daemons"] is None
 
 
+@pytest.mark.slow
 def test_a_hundred_at_once_and_more_afterwards_cost_one_question(
     endpoints: Endpoints, webserver: ScriptedWebserver, database: str
 ) -> None:

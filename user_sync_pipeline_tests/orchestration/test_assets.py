@@ -56,6 +56,7 @@ def test_the_first_run_over_all_days_brings_everything(company: Company) -> None
         assert set(rows.values()) == {0}
 
 
+@pytest.mark.slow
 def test_the_second_run_changes_nothing(company: Company) -> None:
     assert company.run().success
     before = company.scalar(DIGEST)
@@ -68,6 +69,7 @@ def test_the_second_run_changes_nothing(company: Company) -> None:
     assert len(section_of(data["report"], "Trend")) == 2
 
 
+@pytest.mark.slow
 def test_a_run_over_two_days_brings_what_changed_in_them_and_tells_each_day_apart(company: Company) -> None:
     assert company.run().success
     clock, org = company.salesforce.clock, company.salesforce.org
@@ -93,6 +95,7 @@ def test_a_run_over_two_days_brings_what_changed_in_them_and_tells_each_day_apar
     assert all(check.passed for check in checks_of(result).values())
 
 
+@pytest.mark.slow
 def test_the_history_of_runs_has_its_figures_and_a_preview_once_and_no_personal_data(company: Company) -> None:
     result = company.run()
     raw = metadata_by_day(result, "salesforce_users_raw")
@@ -111,6 +114,7 @@ def test_the_history_of_runs_has_its_figures_and_a_preview_once_and_no_personal_
     assert not [value for person in people for value in person if value and value in history]
 
 
+@pytest.mark.slow
 def test_the_reconciliation_creates_profiles_and_reports_findings(company: Company) -> None:
     missing = company.scalar("WITH lost AS (DELETE FROM public.user_profiles RETURNING id) SELECT count(*) FROM lost")
     [data] = metadata_by_day(company.run(), "profile_reconciliation").values()
@@ -131,6 +135,7 @@ def test_the_reconciliation_creates_profiles_and_reports_findings(company: Compa
     assert not [address for address in addresses if address in data["report"]]
 
 
+@pytest.mark.slow
 def test_without_supabase_the_salesforce_side_works_alone(
     company: Company, empty_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +155,7 @@ def test_without_supabase_the_salesforce_side_works_alone(
     assert not any(check.passed for check in of_profiles)
 
 
+@pytest.mark.slow
 def test_one_day_and_one_asset_at_a_time_come_to_the_same(company: Company) -> None:
     job = build_definitions().resolve_implicit_global_asset_job_def()
     first_day = company.horizon.isoformat()
@@ -161,6 +167,7 @@ def test_one_day_and_one_asset_at_a_time_come_to_the_same(company: Company) -> N
     assert company.scalar("SELECT count(*) FROM public.sf_users") == FEW_PEOPLE
 
 
+@pytest.mark.slow
 def test_a_missing_setting_fails_the_run_before_its_first_step(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,6 +179,7 @@ def test_a_missing_setting_fails_the_run_before_its_first_step(
     assert company.tags_of(result)[RUN_RETRY_TAG] == "false"
 
 
+@pytest.mark.slow
 def test_a_wrong_secret_is_said_in_one_sentence_and_not_tried_again(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +191,7 @@ def test_a_wrong_secret_is_said_in_one_sentence_and_not_tried_again(
     assert company.scalar("SELECT count(*) FROM user_sync.salesforce_users_raw") == 0
 
 
+@pytest.mark.slow
 def test_a_database_that_does_not_answer_is_tried_again_and_then_said_in_one_sentence(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +205,7 @@ def test_a_database_that_does_not_answer_is_tried_again_and_then_said_in_one_sen
     assert "USER_SYNC_DATABASE_URL" in repr(retries[0])
 
 
+@pytest.mark.slow
 def test_a_salesforce_that_answers_again_is_read_by_the_next_try_of_the_step(company: Company) -> None:
     company.salesforce.faults.add(Fault(on="updated", text='{"ids": []}', times=1))
     result = company.run()
@@ -203,6 +213,7 @@ def test_a_salesforce_that_answers_again_is_read_by_the_next_try_of_the_step(com
     assert [event.step_key for event in result.all_events if event.is_step_up_for_retry] == ["salesforce_users_raw"]
 
 
+@pytest.mark.slow
 def test_a_used_up_quota_is_a_pause_neither_a_failure_nor_a_success(company: Company) -> None:
     company.salesforce.org.set_daily_limit(3)
     result = company.run()
@@ -217,11 +228,13 @@ def test_a_used_up_quota_is_a_pause_neither_a_failure_nor_a_success(company: Com
     assert (event.message or "").startswith("Paused: ")
 
 
+@pytest.mark.slow
 def test_a_range_that_ends_after_today_marks_no_day_that_has_not_come(company: Company) -> None:
     result = company.run(company.today, company.today + timedelta(days=3))
     assert list(metadata_by_day(result, "sf_users")) == [company.today.isoformat()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("days_from_today", "says"),
     [

@@ -41,6 +41,7 @@ def execute(company: Company, statement: str) -> None:
         connection.exec_driver_sql(statement)
 
 
+@pytest.mark.slow
 def test_the_counts_of_both_sides_are_shown(company: Company) -> None:
     company.run()
     check = judge(company)["salesforce_count_matches"]
@@ -50,6 +51,7 @@ def test_the_counts_of_both_sides_are_shown(company: Company) -> None:
     assert shown["difference"] == 0
 
 
+@pytest.mark.slow
 def test_a_count_that_the_quota_leaves_no_request_for_is_a_warning_and_pauses_no_run(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,6 +63,7 @@ def test_a_count_that_the_quota_leaves_no_request_for_is_a_warning_and_pauses_no
     assert (check.description or "").startswith("Not counted. This run has made the 5 API requests ")
 
 
+@pytest.mark.slow
 def test_a_lost_row_is_an_error(company: Company) -> None:
     company.run()
     execute(company, "DELETE FROM public.sf_users WHERE id = (SELECT min(id) FROM public.sf_users)")
@@ -70,6 +73,7 @@ def test_a_lost_row_is_an_error(company: Company) -> None:
     assert "user_sync.rejected_records" in (check.description or "")
 
 
+@pytest.mark.slow
 def test_users_that_salesforce_no_longer_shows_are_an_error_that_says_who_may_not_see_them(company: Company) -> None:
     company.run()
     execute(
@@ -85,6 +89,7 @@ def test_users_that_salesforce_no_longer_shows_are_an_error_that_says_who_may_no
     assert "View All Users" in (check.description or "")
 
 
+@pytest.mark.slow
 def test_without_quota_to_ask_even_whose_users_they_are_the_count_is_a_warning(
     company: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +106,7 @@ def test_without_quota_to_ask_even_whose_users_they_are_the_count_is_a_warning(
     assert (check.description or "").startswith("Not counted. ")
 
 
+@pytest.mark.slow
 def test_the_quota_is_compared_with_what_a_run_takes(company: Company) -> None:
     check = checks_of(company.run())["api_reserve_kept"]
     assert check.passed
@@ -120,6 +126,7 @@ def test_the_quota_is_compared_with_what_a_run_takes(company: Company) -> None:
     assert "No request is left to ask with" in (check.description or "")
 
 
+@pytest.mark.slow
 def test_e_mails_that_vanish_in_salesforce_are_kept_from_the_table_until_somebody_means_it(company: Company) -> None:
     company.run()
     for user in tuple(company.salesforce.org.users.ordered):
@@ -144,6 +151,7 @@ def test_e_mails_that_vanish_in_salesforce_are_kept_from_the_table_until_somebod
     assert company.scalar(with_e_mail) == 0
 
 
+@pytest.mark.slow
 def test_a_field_that_is_hidden_from_us_is_named(company: Company) -> None:
     company.run()
     company.salesforce.org.hide_field("Division")
@@ -152,6 +160,7 @@ def test_a_field_that_is_hidden_from_us_is_named(company: Company) -> None:
     assert figures(check)["fields_no_longer_read"] == "Division"
 
 
+@pytest.mark.slow
 def test_somebody_hired_after_the_run_is_no_false_alarm(company: Company) -> None:
     company.run()
     company.salesforce.clock.advance(timedelta(minutes=5))
@@ -159,6 +168,7 @@ def test_somebody_hired_after_the_run_is_no_false_alarm(company: Company) -> Non
     assert judge(company)["salesforce_count_matches"].passed
 
 
+@pytest.mark.slow
 def test_somebody_changed_while_the_first_run_was_reading_is_a_warning_and_no_error(company: Company) -> None:
     company.salesforce.org.update_user(company.salesforce.org.users.ordered[0].id, Title="Changed this second")
     check = checks_of(company.run())["salesforce_count_matches"]
@@ -168,6 +178,7 @@ def test_somebody_changed_while_the_first_run_was_reading_is_a_warning_and_no_er
     assert checks_of(company.run())["salesforce_count_matches"].passed
 
 
+@pytest.mark.slow
 def test_before_the_first_full_run_the_difference_is_a_warning_that_says_what_to_do(company: Company) -> None:
     company.run(company.today, company.today)
     check = judge(company)["salesforce_count_matches"]
@@ -175,6 +186,7 @@ def test_before_the_first_full_run_the_difference_is_a_warning_that_says_what_to
     assert "over all days" in (check.description or "")
 
 
+@pytest.mark.slow
 def test_a_few_missing_profiles_warn_and_many_are_an_error(company: Company) -> None:
     company.run()
     execute(
@@ -190,6 +202,7 @@ def test_a_few_missing_profiles_warn_and_many_are_an_error(company: Company) -> 
     assert figures(many)["sync_percentage"] == 0
 
 
+@pytest.mark.slow
 def test_a_profile_of_a_deleted_user_is_an_orphan(company: Company) -> None:
     company.run()
     execute(
@@ -201,6 +214,7 @@ def test_a_profile_of_a_deleted_user_is_an_orphan(company: Company) -> None:
     assert figures(check)["orphan_profiles"] == 1
 
 
+@pytest.mark.slow
 def test_a_trigger_that_is_gone_is_an_error(company: Company) -> None:
     company.run()
     execute(company, "DROP FUNCTION app_private.handle_new_auth_user() CASCADE")
@@ -226,12 +240,14 @@ def supabase_by_http(
         yield company
 
 
+@pytest.mark.slow
 def test_through_the_api_all_is_seen_with_the_functions_of_the_migration(supabase_by_http: Company) -> None:
     checks = checks_of(supabase_by_http.run())
     assert all(check.passed for check in checks.values())
     assert figures(checks["sync_percentage"])["method"] == "rpc"
 
 
+@pytest.mark.slow
 def test_through_the_api_alone_the_trigger_cannot_be_seen_and_the_check_says_so(supabase_by_http: Company) -> None:
     execute(
         supabase_by_http, "DROP FUNCTION public.profile_sync_report(), public.profile_backfill(integer, uuid, uuid)"
@@ -243,6 +259,7 @@ def test_through_the_api_alone_the_trigger_cannot_be_seen_and_the_check_says_so(
     assert "SUPABASE_DB_URL" in (trigger.description or "")
 
 
+@pytest.mark.slow
 def test_a_wrong_key_fails_the_run_instead_of_passing_for_no_supabase(
     supabase_by_http: Company, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,6 +97,7 @@ def fail(instance: dg.DagsterInstance, error: Exception, **tags: str) -> str:
     return failing_job(error).execute_in_process(instance=instance, raise_on_error=False, tags=tags).run_id
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_told_once_with_its_sentence(company: Company, webhook: Receiver) -> None:
     sensor = Sensor(company.instance)
     company.salesforce.connected_app.client_secret = "another one"
@@ -109,6 +110,7 @@ def test_a_failed_run_is_told_once_with_its_sentence(company: Company, webhook: 
     assert webhook.paths == [f"{SECRET_PATH}?token=secret"]
 
 
+@pytest.mark.slow
 def test_a_check_that_stops_a_run_is_told_with_its_sentence(instance: dg.DagsterInstance, webhook: Receiver) -> None:
     @dg.asset
     def users() -> None:
@@ -132,6 +134,7 @@ def test_a_check_that_stops_a_run_is_told_with_its_sentence(instance: dg.Dagster
     assert told.endswith(" failed in users_harmful: harmful: Everything would be erased.")
 
 
+@pytest.mark.slow
 def test_a_run_that_failed_before_its_first_step_is_told_with_its_sentence(
     company: Company, webhook: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +146,7 @@ def test_a_run_that_failed_before_its_first_step_is_told_with_its_sentence(
     assert "failed: SALESFORCE_CLIENT_SECRET is not set" in told
 
 
+@pytest.mark.slow
 def test_of_the_attempts_of_a_run_only_the_last_is_told(instance: dg.DagsterInstance, webhook: Receiver) -> None:
     sensor = Sensor(instance)
     fail(instance, ConfigurationError("The first attempt."), **{WILL_RETRY_TAG: "true"})
@@ -151,6 +155,7 @@ def test_of_the_attempts_of_a_run_only_the_last_is_told(instance: dg.DagsterInst
     assert [text.partition(": ")[2] for text in webhook.texts] == ["The last attempt."]
 
 
+@pytest.mark.slow
 def test_a_paused_run_and_a_good_one_are_not_told(company: Company, webhook: Receiver) -> None:
     sensor = Sensor(company.instance)
     company.salesforce.org.set_daily_limit(3)
@@ -161,6 +166,7 @@ def test_a_paused_run_and_a_good_one_are_not_told(company: Company, webhook: Rec
     assert webhook.texts == []
 
 
+@pytest.mark.slow
 def test_of_a_foreign_error_only_the_class_is_told(instance: dg.DagsterInstance, webhook: Receiver) -> None:
     sensor = Sensor(instance)
     fail(instance, KeyError("postgresql://user:password@host anna@example.com"))
@@ -169,6 +175,7 @@ def test_of_a_foreign_error_only_the_class_is_told(instance: dg.DagsterInstance,
     assert told.endswith("failed in read: KeyError; the log of the run says more.")
 
 
+@pytest.mark.slow
 def test_an_address_in_a_sentence_is_taken_out(instance: dg.DagsterInstance, webhook: Receiver) -> None:
     sensor = Sensor(instance)
     fail(instance, ConfigurationError("Not postgresql://user:password@host\nnor anna@example.com."))
@@ -177,6 +184,7 @@ def test_an_address_in_a_sentence_is_taken_out(instance: dg.DagsterInstance, web
     assert told.endswith("failed in read: Not (an address) nor (an address)")
 
 
+@pytest.mark.slow
 def test_a_webhook_that_refuses_or_is_gone_stops_nothing_and_its_address_is_not_logged(
     instance: dg.DagsterInstance,
     webhook: Receiver,

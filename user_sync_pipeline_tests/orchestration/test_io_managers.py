@@ -113,6 +113,7 @@ def test_an_asset_chooses_its_table(io_manager: PostgresIOManager, database: str
     assert stored(database) == []
 
 
+@pytest.mark.slow
 def test_an_input_is_read_as_the_type_it_is_annotated_with(io_manager: PostgresIOManager) -> None:
     write(io_manager, TEAMS)
     assert read(io_manager, Relation) == Relation("user_sync", "teams")
@@ -212,6 +213,7 @@ def test_a_row_of_another_day_refuses_the_whole_output(visits: PostgresIOManager
     assert visitors(database) == ["old", "a", "b", "c", "d"]
 
 
+@pytest.mark.slow
 def test_days_in_a_column_of_type_date_are_days_in_utc(io_manager: PostgresIOManager, database: str) -> None:
     rows = pd.DataFrame({"visitor": ["a", "b"], "seen_on": [date(2026, 1, 1), date(2026, 1, 2)]})
     by_day = {"partition_expr": "seen_on"}
@@ -220,6 +222,7 @@ def test_days_in_a_column_of_type_date_are_days_in_utc(io_manager: PostgresIOMan
     assert read(io_manager, pd.DataFrame, "visits", by_day, **asked)["visitor"].tolist() == ["b"]
 
 
+@pytest.mark.slow
 def test_the_count_of_one_day_is_told_and_that_of_a_run_is_not_repeated_for_each(io_manager: PostgresIOManager) -> None:
     one = write_visits(io_manager, VISITS[2:3], "2026-01-02", "2026-01-02")
     assert (one["dagster/partition_row_count"], one["dagster/row_count"]) == (1, 1)
@@ -229,6 +232,7 @@ def test_the_count_of_one_day_is_told_and_that_of_a_run_is_not_repeated_for_each
     assert several["dagster/table_name"] == "user_sync.visits"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "last", "expected"),
     [
@@ -249,6 +253,7 @@ def test_an_input_loads_exactly_the_days_asked_for(
     assert read_visits(visits, Relation, **asked) == Relation("user_sync", "visits")
 
 
+@pytest.mark.slow
 def test_an_asset_without_partitions_gets_the_whole_axis_and_one_with_them_its_days(
     io_manager: PostgresIOManager, database: str
 ) -> None:
@@ -275,6 +280,7 @@ def test_an_asset_without_partitions_gets_the_whole_axis_and_one_with_them_its_d
     assert seen == {"daily": ["b", "c"], "overall": ["old", "a", "b", "c", "d"]}
 
 
+@pytest.mark.slow
 def test_a_day_that_depends_on_the_day_before_gets_no_rows_on_the_first_day(io_manager: PostgresIOManager) -> None:
     seen: list[list[str]] = []
     day_before = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
@@ -333,6 +339,7 @@ def test_a_database_that_is_away_is_said_in_a_sentence(monkeypatch: pytest.Monke
     assert "secret" not in str(failure.value)
 
 
+@pytest.mark.slow
 def test_assets_hand_frames_to_each_other_through_postgres(io_manager: PostgresIOManager, database: str) -> None:
     @dg.asset
     def teams() -> pd.DataFrame:

@@ -35,6 +35,7 @@ def test_every_table_of_the_private_schema_is_told_of(engine: Engine) -> None:
         assert [name for name in tables if f"user_sync.{name}" not in page] == []
 
 
+@pytest.mark.slow
 def test_the_asset_of_the_page_reads_and_writes_a_table(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     (source,) = blocks("python")
     found: dict[str, dg.AssetsDefinition] = {}

@@ -78,6 +78,7 @@ def test_the_days_never_leave_the_axis() -> None:
         assert (days.first, days.last) == (HORIZON, HORIZON)
 
 
+@pytest.mark.slow
 def test_every_night_asks_for_the_days_by_the_time_it_was_to_run_and_leaves_no_gap(company: Company) -> None:
     assert request("daily_recent_schedule", after_midnight(company.today)).tags.items() >= (
         range_tags(company.horizon, company.today).items()
@@ -98,6 +99,7 @@ def test_the_week_reads_all_days(company: Company) -> None:
     assert tags.items() >= range_tags(company.horizon, company.today).items()
 
 
+@pytest.mark.slow
 def test_the_profiles_are_compared_without_asking_salesforce(company: Company) -> None:
     company.run()
     company.scalar("WITH lost AS (DELETE FROM public.user_profiles RETURNING id) SELECT count(*) FROM lost")

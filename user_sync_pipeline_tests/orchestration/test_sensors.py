@@ -38,6 +38,7 @@ def title_of(company: Company, user_id: str) -> str:
     return str(company.scalar(f"SELECT title FROM public.sf_users WHERE id = '{user_id}'"))
 
 
+@pytest.mark.slow
 def test_a_quiet_tick_is_one_api_call_and_quick(company: Company, sensor: RecentSync) -> None:
     assert company.run().success
     assert sensor.reason().startswith("Nobody has changed since ")
@@ -74,6 +75,7 @@ def test_a_change_asks_for_the_days_behind_the_watermark_and_the_run_brings_it(
     assert sensor.reason().startswith("Nobody has changed since ")
 
 
+@pytest.mark.slow
 def test_more_changes_than_salesforce_lists_are_read_all_the_same(company: Company, sensor: RecentSync) -> None:
     assert company.run().success
     change_somebody(company, number=0)
@@ -83,6 +85,7 @@ def test_more_changes_than_salesforce_lists_are_read_all_the_same(company: Compa
     assert sensor.request() is not None
 
 
+@pytest.mark.slow
 def test_after_more_than_thirty_days_salesforce_cannot_say_and_all_is_read(
     company: Company, sensor: RecentSync
 ) -> None:
@@ -93,6 +96,7 @@ def test_after_more_than_thirty_days_salesforce_cannot_say_and_all_is_read(
     assert tags[RANGE_START_TAG] == (company.today - timedelta(days=32)).isoformat()
 
 
+@pytest.mark.slow
 def test_two_ticks_in_one_bucket_of_time_launch_one_run(company: Company, sensor: RecentSync) -> None:
     assert company.run().success
     change_somebody(company)
@@ -105,6 +109,7 @@ def test_two_ticks_in_one_bucket_of_time_launch_one_run(company: Company, sensor
     assert [request.run_key for request in restarted.run_requests] == list(sensor._keys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cursor", [None, "unreadable", '{"watermark": 1}'])
 def test_a_lost_or_unreadable_cursor_costs_nothing(company: Company, sensor: RecentSync, cursor: str | None) -> None:
     assert company.run().success
@@ -114,6 +119,7 @@ def test_a_lost_or_unreadable_cursor_costs_nothing(company: Company, sensor: Rec
     assert sensor.request() is not None
 
 
+@pytest.mark.slow
 def test_while_a_run_of_these_days_is_on_its_way_nothing_is_asked(company: Company, sensor: RecentSync) -> None:
     assert company.run().success
     change_somebody(company)
@@ -129,6 +135,7 @@ def test_while_a_run_of_these_days_is_on_its_way_nothing_is_asked(company: Compa
     assert api_calls(company) == []
 
 
+@pytest.mark.slow
 def test_a_run_of_other_days_keeps_nothing_waiting(company: Company, sensor: RecentSync) -> None:
     assert company.run().success
     change_somebody(company)
@@ -137,6 +144,7 @@ def test_a_run_of_other_days_keeps_nothing_waiting(company: Company, sensor: Rec
     assert sensor.request() is not None
 
 
+@pytest.mark.slow
 def test_a_run_that_does_not_read_the_users_keeps_nothing_waiting(company: Company, sensor: RecentSync) -> None:
     assert company.run().success
     change_somebody(company)
@@ -150,6 +158,7 @@ def test_a_run_that_does_not_read_the_users_keeps_nothing_waiting(company: Compa
     assert sensor.request() is not None
 
 
+@pytest.mark.slow
 def test_a_run_launched_from_the_graph_of_assets_counts_as_one_of_the_job(company: Company, sensor: RecentSync) -> None:
     assert company.run().success
     change_somebody(company)
@@ -165,6 +174,7 @@ def test_a_run_launched_from_the_graph_of_assets_counts_as_one_of_the_job(compan
     assert sensor.reason().startswith("A run of ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED])
 def test_a_run_that_failed_or_was_canceled_is_asked_for_again_after_a_while(
     company: Company, sensor: RecentSync, status: dg.DagsterRunStatus
@@ -188,6 +198,7 @@ def test_a_run_that_failed_or_was_canceled_is_asked_for_again_after_a_while(
     assert title_of(company, user_id) == "Head of Engineering"
 
 
+@pytest.mark.slow
 def test_a_run_paused_by_the_quota_is_gone_on_with_when_there_is_quota_again(
     company: Company, sensor: RecentSync
 ) -> None:
@@ -262,6 +273,7 @@ def test_a_late_commit_behind_a_run_is_brought_by_the_next_one(company: Company,
     assert title_of(company, late) == "Committed late"
 
 
+@pytest.mark.slow
 def test_a_salesforce_that_cannot_be_reached_fails_the_tick_and_keeps_the_cursor(
     company: Company, sensor: RecentSync, monkeypatch: pytest.MonkeyPatch
 ) -> None:

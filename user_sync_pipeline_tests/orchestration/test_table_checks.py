@@ -108,6 +108,7 @@ def test_a_window_that_was_read_whole_passes(judge: Any, tables: Engine) -> None
     assert shown["held_reason"] == "none"
 
 
+@pytest.mark.slow
 def test_users_that_were_not_read_are_an_error_and_with_open_transactions_a_warning(judge: Any, tables: Engine) -> None:
     land(tables, user(1), closing_count=3)
     check = judge(RAW, "window_read_whole")
@@ -117,6 +118,7 @@ def test_users_that_were_not_read_are_an_error_and_with_open_transactions_a_warn
     says(judge(RAW, "window_read_whole"), WARN, "Not read: 2 users. Somebody is at it.")
 
 
+@pytest.mark.slow
 def test_a_watermark_that_is_held_back_for_long_is_a_warning_with_its_reason(judge: Any, tables: Engine) -> None:
     until = ago(minutes=1)
     held = {"covered_until": until - timedelta(minutes=90), "held_reason": "Somebody is at it."}
@@ -128,6 +130,7 @@ def test_a_watermark_that_is_held_back_for_long_is_a_warning_with_its_reason(jud
     assert figures(check)["held_minutes"] == 90
 
 
+@pytest.mark.slow
 def test_fields_that_are_gone_or_new_are_named_until_a_run_over_all_days(judge: Any, tables: Engine) -> None:
     finish(tables, land(tables))
     assert judge(RAW, "salesforce_fields_unchanged").passed
@@ -142,6 +145,7 @@ def test_fields_that_are_gone_or_new_are_named_until_a_run_over_all_days(judge: 
     assert judge(RAW, "salesforce_fields_unchanged").passed
 
 
+@pytest.mark.slow
 def test_a_column_that_is_gone_blocks_and_one_of_another_type_warns(
     judge: Any, tables: Engine, job: dg.JobDefinition
 ) -> None:
@@ -161,6 +165,7 @@ def test_a_column_that_is_gone_blocks_and_one_of_another_type_warns(
     assert check.blocking
 
 
+@pytest.mark.slow
 def test_many_erased_e_mails_block_and_few_do_not(judge: Any, tables: Engine) -> None:
     finish(tables, land(tables, *people(80, email="a@example.com")))
     assert judge(RAW, "null_rates_steady").passed
@@ -178,6 +183,7 @@ def test_many_erased_e_mails_block_and_few_do_not(judge: Any, tables: Engine) ->
     assert judge(RAW, "null_rates_steady").passed
 
 
+@pytest.mark.slow
 def test_another_column_that_is_emptied_is_a_warning_that_names_it(judge: Any, tables: Engine) -> None:
     finish(tables, land(tables, *people(80, title="Clerk", fax="1")))
     run_id = land(tables, *people(70, 2, title=None, fax="1"))
@@ -186,6 +192,7 @@ def test_another_column_that_is_emptied_is_a_warning_that_names_it(judge: Any, t
     assert judge(RAW, "null_rates_steady").passed
 
 
+@pytest.mark.slow
 def test_neither_the_first_run_nor_many_newcomers_are_an_alarm(judge: Any, tables: Engine) -> None:
     run_id = land(tables, *people(30, email=None, title=None))
     assert judge(RAW, "null_rates_steady").passed
@@ -203,6 +210,7 @@ def test_a_hidden_column_keeps_what_is_stored_and_is_no_erasure(judge: Any, tabl
 # The table of users --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_watermark_grows_old_by_its_hours(judge: Any, tables: Engine) -> None:
     says(judge(USERS, "watermark_is_recent"), WARN, "run the job user_sync over all days")
     window = up_to(ago(hours=30))
@@ -214,6 +222,7 @@ def test_the_watermark_grows_old_by_its_hours(judge: Any, tables: Engine) -> Non
     assert judge(USERS, "watermark_is_recent", watermark_warn_hours=31).passed
 
 
+@pytest.mark.slow
 def test_why_the_watermark_is_old_is_said(judge: Any, tables: Engine) -> None:
     window = up_to(ago(hours=60))
     finish(tables, land(tables, window=window, covered_until=ago(hours=70), held_reason="Somebody is at it."), window)
@@ -226,6 +235,7 @@ def test_why_the_watermark_is_old_is_said(judge: Any, tables: Engine) -> None:
     says(judge(USERS, "watermark_is_recent"), ERROR, "left out days")
 
 
+@pytest.mark.slow
 def test_who_could_not_be_stored_is_named_with_the_reason_until_stored(judge: Any, tables: Engine) -> None:
     finish(tables, run_id := land(tables, user(1)))
     reject(tables, run_id, user_id(1), row_stored=True)
@@ -241,6 +251,7 @@ def test_who_could_not_be_stored_is_named_with_the_reason_until_stored(judge: An
     assert row.data == {"field": "Username", "reason": "Username is missing", "users": 12}
 
 
+@pytest.mark.slow
 def test_gotcha_35_users_who_share_an_external_id_are_named(judge: Any, tables: Engine) -> None:
     finish(tables, land(tables, user(1, external_id="E-1"), user(2, external_id="E-2")))
     assert judge(USERS, "external_ids_unique").passed
@@ -254,6 +265,7 @@ def test_gotcha_35_users_who_share_an_external_id_are_named(judge: Any, tables: 
 # Profiles ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_who_left_a_while_ago_and_can_still_sign_in_is_a_warning(judge: Any, tables: Engine) -> None:
     finish(tables, land(tables, user(1, is_active=False)))
     assert judge(PROFILES, "leavers_cannot_sign_in").passed
@@ -274,6 +286,7 @@ def test_who_left_a_while_ago_and_can_still_sign_in_is_a_warning(judge: Any, tab
     assert figures(check)["auth_user_ids"] == leaver
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "back", "problem", "seen"),
     [

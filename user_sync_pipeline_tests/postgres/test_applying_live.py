@@ -78,6 +78,7 @@ def test_nobody_is_turned_away_and_the_next_sync_makes_up_for_what_was_left_out(
         assert report == (True, 0, 0, True)
 
 
+@pytest.mark.slow
 def test_whoever_waits_for_a_long_transaction_lets_sign_ins_through(
     supabase_database: str, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

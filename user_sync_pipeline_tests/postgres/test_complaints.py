@@ -128,6 +128,7 @@ def test_complaint_01_no_fault_of_the_profiles_stops_a_sign_up(engine: Engine, f
     assert noted in ("42P01", "42703", "23502")
 
 
+@pytest.mark.slow
 def test_complaint_02_a_sign_in_never_waits_for_the_profiles(profiles: Engine) -> None:
     user_id = sign_up(profiles)
     with psycopg.connect(url_of(profiles).replace("+psycopg", "")) as other:
@@ -142,6 +143,7 @@ def test_complaint_02_a_sign_in_never_waits_for_the_profiles(profiles: Engine) -
     assert scalar(profiles, events) == "INSERT"
 
 
+@pytest.mark.slow
 def test_complaint_03_seventy_users_are_seventy_through_every_door(
     profiles: Engine, api_door: SupabaseDirectory
 ) -> None:
@@ -267,6 +269,7 @@ def test_complaint_13_a_slow_answer_is_waited_for(
     assert serve(late).status().missing_profiles == 1
 
 
+@pytest.mark.slow
 def test_complaint_14_what_a_server_cuts_off_at_a_thousand_rows_is_read_to_the_end(
     profiles: Engine, api_door: SupabaseDirectory
 ) -> None:
@@ -302,6 +305,7 @@ def test_complaint_15_what_was_written_before_the_answer_got_lost_is_neither_los
     assert profile_ids(profiles) == users
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("legacy", [False, True], ids=["new grants", "legacy grants"])
 def test_complaint_16_the_service_key_reaches_the_profiles_and_a_visitor_does_not(
     legacy: bool, profiles: Engine, make_supabase_database: Callable[..., str], postgres_server: PostgresServer

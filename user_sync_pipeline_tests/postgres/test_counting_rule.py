@@ -325,6 +325,7 @@ def test_case_21_the_function_for_the_service_key_heals_as_well(engine: Engine) 
     assert profile_ids(engine) == {user_id}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preserve", [True, False])
 def test_case_22_two_syncs_at_once_do_everything_once(
     profiles: Engine, monkeypatch: pytest.MonkeyPatch, preserve: bool

@@ -113,6 +113,7 @@ def test_a_statement_that_takes_too_long_is_stopped(warehouse: Engine) -> None:
             connection.execute(text("SELECT pg_sleep(10)"))
 
 
+@pytest.mark.slow
 def test_a_transaction_that_waits_is_not_ended_as_a_forgotten_one(empty_database: str) -> None:
     database = make_url(empty_database).database
     execute(empty_database, f"ALTER DATABASE {database} SET idle_in_transaction_session_timeout = '20ms'")

@@ -53,6 +53,7 @@ def test_every_awkward_text_arrives_as_it_was_sent(warehouse: Engine) -> None:
     assert [row["title"] for row in landed_users(warehouse)] == AWKWARD_TEXTS
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), min_size=1, max_size=20))
 def test_any_text_without_nul_arrives_as_it_was_sent(warehouse: Engine, titles: list[str]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, text
@@ -102,6 +103,7 @@ def told_one_by_one(world: World) -> Counter[Finding]:
     return findings
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(worlds())
 def test_the_query_finds_what_the_rule_told_one_by_one_finds(engine: Engine, world: World) -> None:

@@ -59,6 +59,7 @@ def landed_ids(engine: Engine) -> list[str]:
     return [row["id"] for row in query(engine, "SELECT id FROM user_sync.salesforce_users_raw ORDER BY id")]
 
 
+@pytest.mark.slow
 def test_a_connection_that_is_lost_between_two_batches_is_not_even_noticed(engine: Engine, kill: Kill) -> None:
     run_id = begin(engine)
     landing = Landing(engine, run_id, EVERYTHING)
@@ -149,6 +150,7 @@ def org(salesforce: SalesforceSimulator) -> SalesforceSimulator:
     return salesforce
 
 
+@pytest.mark.slow
 def test_a_run_outlives_the_end_of_all_its_connections_between_two_pages(
     org: SalesforceSimulator, engine: Engine, kill: Kill
 ) -> None:
@@ -157,6 +159,7 @@ def test_a_run_outlives_the_end_of_all_its_connections_between_two_pages(
     assert len(landed_ids(engine)) == FEW_PEOPLE
 
 
+@pytest.mark.slow
 def test_a_run_that_loses_its_connection_within_a_page_is_taken_up_by_the_next_one(
     org: SalesforceSimulator, engine: Engine, kill: Kill
 ) -> None:

@@ -82,6 +82,7 @@ def test_a_supabase_database_holds_both_sides(supabase_database: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_sides_may_live_in_two_databases(empty_database: str, supabase_database: str) -> None:
     report = apply_migrations(database_url=empty_database, profiles_url=supabase_database)
     assert (report.applied, report.left_out) == ((SALESFORCE_SIDE, PROFILES_SIDE), ())
@@ -109,6 +110,7 @@ def test_two_at_once_are_harmless(empty_database: str) -> None:
     assert migrations_applied(empty_database) == (SALESFORCE_SIDE,)
 
 
+@pytest.mark.slow
 def test_down_undoes_up_and_up_works_again(empty_database: str) -> None:
     apply_migrations(database_url=empty_database, profiles_url=None)
     (salesforce_side, *_) = migrations_in(shipped_path("sql/migrations"))
@@ -127,6 +129,7 @@ def test_every_migration_can_be_undone() -> None:
     assert all((migration.folder / f"{migration.name}.down.sql").is_file() for migration in shipped)
 
 
+@pytest.mark.slow
 def test_a_lock_that_is_held_for_a_while_is_waited_for(
     empty_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +146,7 @@ def test_a_lock_that_is_held_for_a_while_is_waited_for(
     assert report.applied == ("0001_salesforce_index",)
 
 
+@pytest.mark.slow
 def test_a_lock_that_is_held_for_ever_is_given_up_with_a_sentence(
     empty_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +198,7 @@ def test_a_role_that_may_not_create_anything_is_told_so(empty_database: str) -> 
         execute(empty_database, "DROP ROLE nobody_much")
 
 
+@pytest.mark.slow
 def test_alembic_says_nothing_and_is_imported_only_when_it_works(
     empty_database: str, caplog: pytest.LogCaptureFixture
 ) -> None:

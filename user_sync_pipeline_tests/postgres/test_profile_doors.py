@@ -88,6 +88,7 @@ def test_a_project_without_users_is_in_step(directory: ProfileDirectory) -> None
     assert (status.total_auth_users, status.sync_percentage) == (0, 100)
 
 
+@pytest.mark.slow
 def test_a_sync_creates_what_is_missing_and_the_next_one_nothing(directory: ProfileDirectory, engine: Engine) -> None:
     missing = {add_user(engine, f"u{number}@example.com") for number in range(7)}
     present = add_user(engine, "here@example.com", profile=True)
@@ -118,6 +119,7 @@ def test_soft_deleted_users_never_get_a_profile(directory: ProfileDirectory, eng
     assert profile_ids(engine) == set()
 
 
+@pytest.mark.slow
 def test_a_refused_user_costs_only_the_own_profile_and_is_named_with_the_constraint(
     directory: ProfileDirectory, engine: Engine
 ) -> None:
@@ -132,6 +134,7 @@ def test_a_refused_user_costs_only_the_own_profile_and_is_named_with_the_constra
     assert "example.com" not in str(result.as_json())
 
 
+@pytest.mark.slow
 def test_two_syncs_at_once_create_each_profile_once(engine: Engine) -> None:
     for number in range(300):
         add_user(engine, f"u{number}@example.com")

@@ -79,6 +79,7 @@ def failure(connection: Connection, user_id: UUID) -> dict[str, Any] | None:
     return connection.execute("SELECT * FROM app_private.profile_failures WHERE user_id = %s", [user_id]).fetchone()
 
 
+@pytest.mark.slow
 def test_a_sign_up_creates_the_profile(connection: Connection) -> None:
     user_id = sign_up(connection, metadata=Jsonb({"full_name": "  Ada Byron ", "avatar_url": "https://example.com/a"}))
 

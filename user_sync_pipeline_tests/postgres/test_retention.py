@@ -186,6 +186,7 @@ def test_it_is_done_once_a_day_and_the_tables_are_left_alone_otherwise(warehouse
     assert landed(warehouse) == []
 
 
+@pytest.mark.slow
 def test_a_table_that_is_locked_costs_a_second_and_no_run(warehouse: Engine, caplog: pytest.LogCaptureFixture) -> None:
     run(warehouse, user(1, 1))
     age(warehouse)

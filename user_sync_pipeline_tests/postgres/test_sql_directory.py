@@ -47,6 +47,7 @@ def superuser(engine: Engine, postgres_server: PostgresServer) -> Iterator[Engin
     superuser.dispose()
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from(list(KINDS)), st.booleans()), max_size=12))
 def test_the_status_counts_as_the_rule_says_and_the_function_reports_the_same(
@@ -84,6 +85,7 @@ def build(engine: Engine, world: list[tuple[str, bool]]) -> None:
     execute(engine, "INSERT INTO user_profiles (id) SELECT unnest(CAST(:ids AS uuid[]))", ids=with_profile)
 
 
+@pytest.mark.slow
 def test_145_of_150_is_96_67(engine: Engine, directory: SqlDirectory) -> None:
     build(engine, [("ordinary", number >= 5) for number in range(150)])
 
@@ -143,6 +145,7 @@ def test_an_error_that_is_about_no_row_ends_the_sync(engine: Engine, directory: 
         sync_profiles(directory)
 
 
+@pytest.mark.slow
 def test_the_first_sync_into_an_empty_table_does_not_slow_down_as_it_fills(
     engine: Engine, superuser: Engine, directory: SqlDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,6 +77,7 @@ def test_a_user_who_cannot_be_shown_names_the_way_out(profiles: Engine, api_door
         api_door.account(user_id)
 
 
+@pytest.mark.slow
 def test_a_refresh_mirrors_addresses_after_it_told_of_them_and_an_undo_takes_them_back(
     profiles: Engine, rpc_door: SupabaseDirectory
 ) -> None:
@@ -145,6 +146,7 @@ def test_without_our_function_an_undo_says_what_it_needs(api_door: SupabaseDirec
         api_door.undo(uuid4(), iter(()))
 
 
+@pytest.mark.slow
 def test_what_was_written_before_the_answer_got_lost_is_counted_once(
     profiles: Engine, api_door: SupabaseDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +170,7 @@ def test_what_was_written_before_the_answer_got_lost_is_counted_once(
     assert {profile_of(profiles, user_id)["sync_run_id"] for user_id in users} == {run_id}
 
 
+@pytest.mark.slow
 def test_the_profile_of_a_user_who_cannot_be_shown_is_not_taken_for_an_orphan(
     profiles: Engine, api_door: SupabaseDirectory
 ) -> None:

@@ -147,6 +147,7 @@ def test_more_users_and_profiles_than_a_page_holds_are_all_counted(
 # The same profiles, the same refusals, by whichever way ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_all_three_ways_make_the_same_profiles_and_find_the_same(engine: Engine, directory: SupabaseDirectory) -> None:
     users = [add_user(engine, f"User{number}@example.com") for number in range(len(METADATA))]
     users.append(add_user(engine))
@@ -183,6 +184,7 @@ def stored_profiles(engine: Engine) -> dict[UUID, dict[str, Any]]:
         return {row["id"]: dict(row) for row in rows.mappings()}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_functions")
 def test_a_user_who_vanished_and_one_who_is_refused_are_told_apart(
     engine: Engine, directory: SupabaseDirectory
@@ -207,6 +209,7 @@ def test_a_user_who_vanished_and_one_who_is_refused_are_told_apart(
     assert [failure.user_id for failure in result.failures] == users[2:3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["rpc", "api"])
 def test_what_the_server_says_about_a_row_is_not_repeated(
     engine: Engine, directory: SupabaseDirectory, way: str

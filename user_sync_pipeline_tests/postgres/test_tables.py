@@ -187,6 +187,7 @@ def test_a_table_is_read_as_typed_arrow_and_as_pandas(warehouse: Engine, warehou
     assert data["is_active"].all()
 
 
+@pytest.mark.slow
 def test_reading_holds_no_connection_once_the_stream_has_ended_or_is_forgotten(
     warehouse: Engine, warehouse_url: str
 ) -> None:

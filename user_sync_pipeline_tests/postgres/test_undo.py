@@ -56,6 +56,7 @@ STEPS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(STEPS, min_size=1, max_size=10))
 def test_undoing_the_runs_one_after_the_other_gives_back_every_row_as_it_was(

@@ -93,6 +93,7 @@ def execute(database: str, statement: str, *values: Any) -> list[tuple[Any, ...]
         return cursor.fetchall() if cursor.description else []
 
 
+@pytest.mark.slow
 def test_the_client_pages_through_all_users(client: Any, users: int) -> None:
     assert len(client.auth.admin.list_users()) == 50
     pages = [client.auth.admin.list_users(page=page, per_page=40) for page in range(1, 5)]

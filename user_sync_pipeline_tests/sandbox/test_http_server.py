@@ -111,6 +111,7 @@ def test_stopping_does_not_wait_for_an_idle_client_and_starting_again_keeps_the_
     assert client.get(address, timeout=60).text == "good day"
 
 
+@pytest.mark.slow
 def test_stopping_cuts_off_a_request_that_takes_too_long(server: HttpServer, client: requests.Session) -> None:
     outcome: list[str] = []
 

@@ -260,6 +260,7 @@ def test_a_view_is_read_like_a_table(client: Any, database: str) -> None:
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=30)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=texts | st.sampled_from(['a,b"c\\', "(x)", "null", "%s%(x)s", "{a,b}", "'; DROP TABLE x; --", "*", " "]))
 def test_any_text_survives_and_is_found_again(client: Any, database: str, text: str) -> None:

@@ -157,6 +157,7 @@ def test_jobs_are_listed_by_kind_and_gone_after_seven_days(simulator: Salesforce
 # -- Refusals ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("soql", "code", "said"),
     [

@@ -30,6 +30,7 @@ def ask(client: Client) -> requests.Response:
 # -- Which requests ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [
@@ -109,6 +110,7 @@ def test_a_query_that_matches_too_many_users_or_spans_too_many_days_times_out(
 # -- What befalls them ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", sorted(USUAL))
 def test_an_error_has_its_usual_status_and_text(simulator: SalesforceSimulator, client: Client, code: str) -> None:
     simulator.faults.add(Fault(error=code))
@@ -118,6 +120,7 @@ def test_an_error_has_its_usual_status_and_text(simulator: SalesforceSimulator, 
     assert ("WWW-Authenticate" in response.headers) == (response.status_code == 401)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [406, 420, 429, 500, 502, 503, 504])
 @pytest.mark.parametrize("body", ["html", None])
 def test_a_bare_status_comes_with_an_empty_body_or_with_a_page(
@@ -174,6 +177,7 @@ def test_a_body_can_be_cut_off_although_its_length_is_right(
         response.json()
 
 
+@pytest.mark.slow
 def test_an_answer_can_be_late_or_drip(simulator: SalesforceSimulator, client: Client) -> None:
     simulator.faults.add(Fault(delay=0.2, times=1), Fault(drip=0.2, times=1))
     for _ in range(2):

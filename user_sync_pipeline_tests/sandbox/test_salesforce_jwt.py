@@ -61,6 +61,7 @@ def test_the_expiry_may_be_a_text_and_is_read_by_the_clock_of_the_organisation(s
     assert sign_in(exp=str(int(NOW.timestamp()) + 180)).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "error", "description"),
     [

@@ -58,6 +58,7 @@ def test_the_list_of_versions_can_be_inside_of_an_object(simulator: SalesforceSi
     assert client.get("/services/data/").json() == {"versions": versions}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 199, 2001])
 def test_a_page_size_out_of_range_can_be_refused(simulator: SalesforceSimulator, client: Client, size: int) -> None:
     simulator.org.turn(odd_page_sizes_are_refused=True)

@@ -50,6 +50,7 @@ def test_short_pages_and_an_empty_last_one_lose_and_double_nobody(
         assert len(pages) == max(1, -(-count // 150) + (empty_last_page and count > 0))
 
 
+@pytest.mark.slow
 def test_five_thousand_users_with_one_stamp_are_read_by_locator_and_by_key(authority: CertificateAuthority) -> None:
     with SalesforceSimulator(5_000, authority) as simulator, closing(Client(simulator)) as client:
         simulator.clock.set(NOW)

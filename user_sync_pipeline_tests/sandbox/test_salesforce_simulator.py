@@ -49,6 +49,7 @@ def test_client_credentials_are_taken_from_the_body_and_from_a_basic_header(simu
         assert "Sforce-Limit-Info" not in response.headers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "error", "description"),
     [

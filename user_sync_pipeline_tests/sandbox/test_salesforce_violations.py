@@ -67,6 +67,7 @@ def test_words_inside_of_a_string_leave_no_trace(simulator: SalesforceSimulator,
     assert simulator.journal.violations == []
 
 
+@pytest.mark.slow
 def test_a_program_tells_of_a_violation_on_its_standard_error(authority: CertificateAuthority) -> None:
     """As `user-sync sandbox`, `demo` and `dev` do, for which the tests look."""
     program = f"""

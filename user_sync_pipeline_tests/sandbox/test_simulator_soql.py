@@ -154,6 +154,7 @@ conditions = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(conditions)
 def test_where_means_what_python_means(condition: Condition) -> None:
@@ -163,6 +164,7 @@ def test_where_means_what_python_means(condition: Condition) -> None:
     assert ORG.count(parse(f"SELECT COUNT() FROM User WHERE {text}")) == len(expected(holds))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(conditions, st.integers(0, 90), st.integers(0, 90))
 def test_limit_and_offset_cut_a_piece_out_of_the_ordered_result(condition: Condition, limit: int, offset: int) -> None:
@@ -173,6 +175,7 @@ def test_limit_and_offset_cut_a_piece_out_of_the_ordered_result(condition: Condi
     assert ORG.count(parse(f"SELECT COUNT() {soql}")) == len(piece)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.integers(1, 30), st.sampled_from(STAMPS))
 def test_paging_by_the_last_key_reads_every_user_once(page: int, since: datetime) -> None:

@@ -148,6 +148,7 @@ def test_the_settings_of_the_sandbox_are_accepted_by_the_pipeline(simulator: Sup
     assert simulator.keys.secret_key not in repr(simulator.keys) + repr(settings)
 
 
+@pytest.mark.slow
 def test_a_project_may_have_switched_its_legacy_keys_off(
     postgres_server: PostgresServer, authority: CertificateAuthority, supabase_template: str
 ) -> None:

@@ -66,6 +66,7 @@ def test_gotcha_25_both_transports_store_the_same(
     assert by_bulk.landing.certificate.as_json()["transport"] == "bulk"
 
 
+@pytest.mark.slow
 def test_a_part_of_the_window_and_of_the_users_comes_by_bulk_as_well(org: SalesforceSimulator, engine: Engine) -> None:
     since = NOW - timedelta(minutes=30)
     org.clock.set(since)
@@ -77,6 +78,7 @@ def test_a_part_of_the_window_and_of_the_users_comes_by_bulk_as_well(org: Salesf
     assert (result.landing.transport, result.landing.fetched, result.complete) == ("bulk", 3, True)
 
 
+@pytest.mark.slow
 def test_a_field_that_vanishes_before_the_job_is_left_out(org: SalesforceSimulator, engine: Engine) -> None:
     with service(org, engine) as users:
         users._rest.selected_fields()
@@ -90,6 +92,7 @@ def test_a_field_that_vanishes_before_the_job_is_left_out(org: SalesforceSimulat
 # What is sent -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_nothing_is_changed_in_salesforce_but_our_own_job(org: SalesforceSimulator, engine: Engine) -> None:
     assert sync(org, engine).complete
     (_, created), (_, deleted) = writes(org)
@@ -101,6 +104,7 @@ def test_nothing_is_changed_in_salesforce_but_our_own_job(org: SalesforceSimulat
     assert len(results) == -(-MANY // BULK_PAGE)
 
 
+@pytest.mark.slow
 def test_a_job_neither_orders_nor_limits(org: SalesforceSimulator, engine: Engine) -> None:
     org.org.jobs.settings.outcome = Outcome.STAY_IN_PROGRESS
     jobs: list[Any] = []
@@ -126,6 +130,7 @@ def test_a_limit_or_a_window_with_nothing_in_it_needs_no_job(
     assert writes(org) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("worth", "transport"), [(MANY, "bulk"), (MANY + 1, "rest")])
 def test_auto_takes_bulk_where_there_are_many_users(
     org: SalesforceSimulator, engine: Engine, monkeypatch: pytest.MonkeyPatch, worth: int, transport: str
@@ -136,6 +141,7 @@ def test_auto_takes_bulk_where_there_are_many_users(
         assert users.sync_users(window=WINDOW).landing.transport == transport
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0, 2, 20, 200])
 def test_the_forecast_is_what_is_used_when_the_job_takes_as_long_as_supposed(
     org: SalesforceSimulator, engine: Engine, monkeypatch: pytest.MonkeyPatch, seconds: int

@@ -63,6 +63,7 @@ def test_a_bulk_run_that_is_killed_begins_its_slice_anew(
     assert org.org.jobs.all() == []
 
 
+@pytest.mark.slow
 def test_bulk_goes_on_behind_what_rest_had_read(org: SalesforceSimulator, engine: Engine) -> None:
     org.org.largest_page = 20
 
@@ -98,6 +99,7 @@ def test_a_bulk_run_that_is_paused_after_any_request_is_finished_by_the_next(
         assert users_stored(engine) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault",
     [{"on": "job", "method": "POST"}, {"on": "job", "method": "GET"}, {"on": "result"}, {"on": "result", "first": 4}],

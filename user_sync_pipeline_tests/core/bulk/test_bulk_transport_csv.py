@@ -149,6 +149,7 @@ def test_moments_may_end_in_either_way() -> None:
     assert '"Moment__c":"2026-01-02T00:00:00.000+0000"' in pages[0][0].batch.column("custom_fields")[0].as_py()
 
 
+@pytest.mark.slow
 def test_a_user_with_very_long_texts_is_read_as_well() -> None:
     decoder = CsvDecoder(selection())
     text = "a,b\n" * BLOCK_BYTES
@@ -191,6 +192,7 @@ def test_a_value_of_another_type_loses_its_row_and_no_other(name: str, value: An
     assert [note.row_stored for note in decoded.rejected] == [False]
 
 
+@pytest.mark.slow
 def test_a_page_that_ends_anywhere_else_is_not_taken_for_whole() -> None:
     decoder = CsvDecoder(selection())
     body = as_csv(decoder.names, [PERSON | {"Title": "a,b\r\nc"}] * 3)

@@ -21,6 +21,7 @@ from user_sync_pipeline_tests.core.bulk.harness import (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
@@ -39,6 +40,7 @@ def test_what_bulk_refuses_is_read_over_rest(org: SalesforceSimulator, engine: E
     assert said in warning
 
 
+@pytest.mark.slow
 def test_bulk_that_is_not_permitted_or_used_up_is_read_over_rest(org: SalesforceSimulator, engine: Engine) -> None:
     org.org.permissions.bulk = False
     reads_over_rest(org, engine)
@@ -47,6 +49,7 @@ def test_bulk_that_is_not_permitted_or_used_up_is_read_over_rest(org: Salesforce
     reads_over_rest(org, engine)
 
 
+@pytest.mark.slow
 def test_a_job_whose_creation_is_in_doubt_is_not_created_again(org: SalesforceSimulator, engine: Engine) -> None:
     org.faults.add(Fault(on="job", method="POST", connection="drop_after"))
     result = sync(org, engine)
@@ -55,6 +58,7 @@ def test_a_job_whose_creation_is_in_doubt_is_not_created_again(org: SalesforceSi
     assert [method for method, _ in writes(org)] == ["POST"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hidden", ["Street", "Latitude"])
 def test_an_address_that_cannot_be_rebuilt_is_read_over_rest(
     org: SalesforceSimulator, engine: Engine, hidden: str
@@ -72,6 +76,7 @@ def test_a_state_that_is_not_known_is_an_error(org: SalesforceSimulator, engine:
     assert [method for method, _ in writes(org)] == ["POST", "PATCH", "DELETE"]
 
 
+@pytest.mark.slow
 def test_a_page_that_was_cut_is_asked_for_again(org: SalesforceSimulator, engine: Engine) -> None:
     org.faults.add(Fault(on="result", path="*/results", times=2, body="cut"))
     read = SalesforceSettings.from_environment(org.environment() | {"SALESFORCE_TRANSPORT": "bulk"})

@@ -32,6 +32,7 @@ def test_scenario_14_compound_refused(org: SalesforceSimulator, engine: Engine) 
     reads_over_rest(org, engine, compound)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failure", ["InternalServerError: too bad, ann@example.com", None])
 def test_scenario_14_failed(org: SalesforceSimulator, engine: Engine, failure: str | None) -> None:
     org.org.jobs.settings.outcome, org.org.jobs.settings.failure = Outcome.FAIL, failure
@@ -40,12 +41,14 @@ def test_scenario_14_failed(org: SalesforceSimulator, engine: Engine, failure: s
     assert "@" not in warning
 
 
+@pytest.mark.slow
 def test_scenario_14_aborted(org: SalesforceSimulator, engine: Engine) -> None:
     org.org.jobs.settings.outcome = Outcome.ABORT
     [warning] = warnings(reads_over_rest(org, engine))
     assert "aborted" in warning
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["queue_time", "work_time"])
 def test_scenario_14_stuck(org: SalesforceSimulator, engine: Engine, setting: str) -> None:
     setattr(org.org.jobs.settings, setting, timedelta(hours=5))
@@ -56,6 +59,7 @@ def test_scenario_14_stuck(org: SalesforceSimulator, engine: Engine, setting: st
     assert len(looks) < 30, "the pauses grow"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_turn")
 def test_scenario_14_locator_header_missing(
     org: SalesforceSimulator, engine: Engine, monkeypatch: pytest.MonkeyPatch
@@ -67,6 +71,7 @@ def test_scenario_14_locator_header_missing(
     assert sync(org, engine).landing.transport == "bulk"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["page_count_error", "job_count_error"])
 @pytest.mark.parametrize("error", [-1, 1])
 def test_scenario_14_count_wrong(org: SalesforceSimulator, engine: Engine, setting: str, error: int) -> None:
@@ -76,6 +81,7 @@ def test_scenario_14_count_wrong(org: SalesforceSimulator, engine: Engine, setti
     assert sync(org, engine).complete
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [("resultUrl", "nextRecordsUrl"), ("resultLink", "nextRecordUrl")])
 @pytest.mark.parametrize("parallel", [1, 4])
 def test_scenario_14_several_pages(
@@ -88,6 +94,7 @@ def test_scenario_14_several_pages(
     assert len(lists) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_turn")
 @pytest.mark.parametrize("pages", [1, 2, 3])
 def test_scenario_14_pages_in_turn(
@@ -114,10 +121,12 @@ def test_scenario_14_list_of_pages_that_leads_back(org: SalesforceSimulator, eng
     fails_and_leaves_no_job(org, engine)
 
 
+@pytest.mark.slow
 def test_scenario_14_other_version(org: SalesforceSimulator, engine: Engine) -> None:
     reads_over_rest(org, engine, Fault(on="result", status=409, body="empty"))
 
 
+@pytest.mark.slow
 def test_scenario_14_refused_in_the_middle(org: SalesforceSimulator, engine: Engine) -> None:
     """Some pages have landed by then; they go, and nobody is stored or told twice."""
     user = org.org.users.ordered[0].id
@@ -128,6 +137,7 @@ def test_scenario_14_refused_in_the_middle(org: SalesforceSimulator, engine: Eng
     assert len(notes(result)) == len(result.landing.rejected) == 2
 
 
+@pytest.mark.slow
 def test_scenario_14_delete_too_early(org: SalesforceSimulator, engine: Engine) -> None:
     """The job is not terminated, as far as Salesforce knows; that hides nothing and spoils nothing."""
     org.faults.add(Fault(on="job", method="DELETE", error="API_ERROR", message="the job is not terminated"))

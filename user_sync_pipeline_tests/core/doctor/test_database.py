@@ -94,6 +94,7 @@ def test_both_modes_of_default_grants_are_told_apart(damaged_database: Change, l
     assert ("are open" in finding(DATABASE, "grants").detail) is legacy
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(pgbouncer.PROGRAM is None, reason="pgbouncer is not installed")
 @pytest.mark.parametrize("mode", ["transaction", "session"])
 def test_a_pooler_is_told_with_its_mode(

@@ -23,6 +23,7 @@ def states(examination: Examination) -> dict[tuple[str, str], str]:
     return {(check.area, check.name): check.finding.state for check in examination.checks}
 
 
+@pytest.mark.slow
 def test_what_is_in_good_health_has_nothing_but_good_rows(
     with_salesforce: SalesforceSimulator, with_database: str, with_project: SupabaseSimulator, with_dagster: Path
 ) -> None:
@@ -52,6 +53,7 @@ def test_what_is_not_configured_is_no_failure() -> None:
     assert examination.exit_code == 0
 
 
+@pytest.mark.slow
 def test_servers_that_do_not_answer_are_one_row_each_and_hide_nothing(
     with_project: SupabaseSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,6 +91,7 @@ def test_the_only_user_cannot_be_shown(directory: SupabaseDirectory) -> None:
     assert (status.total_auth_users, status.exactness, status.margin) == (0, "bounded", 1)
 
 
+@pytest.mark.slow
 def test_an_import_of_users_whom_nobody_can_read_is_not_taken_apart_for_ever(
     directory: SupabaseDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,7 @@ def tests() -> set[str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heading", HEADINGS)
 def test_every_number_has_a_test_named_after_it_and_every_name_is_a_test(heading: str, tests: set[str]) -> None:
     kind, count = HEADINGS[heading]

@@ -151,6 +151,7 @@ def test_the_success_rate_is_shown_without_needless_zeros(created: int, failed: 
     assert line == f"Success Rate:         {shown}"
 
 
+@pytest.mark.slow
 @given(st.integers(1, 10**7).flatmap(lambda total: st.tuples(st.just(total), st.integers(0, total))))
 def test_the_percentage_is_100_only_when_nothing_is_missing(figures: tuple[int, int]) -> None:
     total, missing = figures

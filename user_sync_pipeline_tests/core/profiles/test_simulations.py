@@ -83,6 +83,7 @@ def play(directory: SupabaseDirectory, seeds: range) -> Counter[str]:
     return verdicts
 
 
+@pytest.mark.slow
 def test_a_few_simulated_projects_are_never_called_exact_wrongly(directory: SupabaseDirectory) -> None:
     play(directory, range(FEW))
 

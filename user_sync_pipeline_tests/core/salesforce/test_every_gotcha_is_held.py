@@ -38,6 +38,7 @@ def tests() -> set[str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heading", HEADINGS)
 def test_every_number_has_a_test_that_exists(heading: str, tests: set[str]) -> None:
     _, count = HEADINGS[heading]

@@ -77,6 +77,7 @@ def test_gotcha_08_a_new_user_whose_id_comes_before_all_others_is_read(
     assert stored(warehouse) == in_salesforce(company)
 
 
+@pytest.mark.slow
 def test_gotcha_12_a_limited_run_leaves_the_watermark_and_the_rest_to_the_next(
     company: SalesforceSimulator, warehouse: Engine
 ) -> None:
@@ -128,6 +129,7 @@ def test_gotcha_15_a_change_that_no_person_made_is_read_as_well(
     assert stored(warehouse, "Title", "LastModifiedDate")[user] == ("Set by automation", before)
 
 
+@pytest.mark.slow
 def test_gotcha_16_formula_fields_are_named_and_brought_up_to_date_by_a_full_run(
     company: SalesforceSimulator, warehouse: Engine
 ) -> None:
@@ -153,6 +155,7 @@ def test_gotcha_17_what_belongs_to_whoever_asks_is_never_selected(
     assert asked(company, "LastViewed") == asked(company, "LastReferenced") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moves", [True, False])
 def test_gotcha_18_a_login_is_stored_by_the_next_run_or_by_the_next_full_one(
     company: SalesforceSimulator, warehouse: Engine, moves: bool
@@ -275,6 +278,7 @@ def test_gotcha_29_two_users_may_swap_their_names_and_share_an_e_mail(
     assert stored(warehouse, "Username")[first] == names[second]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moves", [True, False])
 def test_gotcha_30_who_leaves_and_returns_is_active_and_no_longer_marked(
     company: SalesforceSimulator, warehouse: Engine, moves: bool

@@ -143,6 +143,7 @@ def test_any_one_switch_changes_nothing(company: SalesforceSimulator, warehouse:
     lives_through(company, warehouse, turn)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", range(3))
 def test_many_switches_together_change_nothing(company: SalesforceSimulator, warehouse: Engine, every: int) -> None:
     """Each in one of three cases; of two positions of one switch in the same case the second counts."""

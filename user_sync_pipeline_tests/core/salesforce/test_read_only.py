@@ -159,6 +159,7 @@ def test_cookies_are_not_kept(client: Client) -> None:
     assert [request.headers.get("Cookie") for request in client.server.asked] == [None, None]
 
 
+@pytest.mark.slow
 @given(method=st.sampled_from(["GET", "POST", "PATCH", "DELETE"]), path=st.text(max_size=60))
 def test_no_made_up_address_passes(method: str, path: str) -> None:
     adapter = ReadOnlyAdapter("https://example.my.salesforce.com", READING, ApiUsage())

@@ -178,6 +178,7 @@ def test_the_place_in_a_page_is_its_last_row_that_is_settled() -> None:
 # Queries that take too long -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", ["QUERY_TIMEOUT", "QUERY_TOO_COMPLICATED", "OPERATION_TOO_LARGE"])
 def test_retry_row_5_a_query_that_takes_too_long_is_asked_in_halves(
     org: SalesforceSimulator, rest: RestUserService, code: str

@@ -146,6 +146,7 @@ def test_a_short_id_in_one_column_leaves_the_others_as_they_are() -> None:
     assert decoded.batch["profile_id"].to_pylist() == [user_id(9), user_id(9), None]
 
 
+@pytest.mark.slow
 @given(st.lists(st.text("ABMYZabmyz0189", min_size=15, max_size=15)), st.booleans())
 def test_ids_of_a_column_are_checked_as_one_by_one(ids: list[str], complete: bool) -> None:
     values = [complete_id(short) if complete else short for short in ids]
@@ -291,6 +292,7 @@ def test_a_cleaned_value_in_a_lost_row_leaves_one_note() -> None:
     assert [note.row_stored for note in decode(record(1, Title="a\0", IsActive=7)).rejected] == [False]
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(max_size=40), min_size=1, max_size=5))
 def test_all_text_that_postgres_can_hold_arrives_unchanged(titles: list[str]) -> None:
     decoded = decode(*(record(number, Title=title) for number, title in enumerate(titles)))
@@ -355,6 +357,7 @@ def test_no_page_is_decoded_as_if_it_were_empty(body: bytes) -> None:
         PageDecoder(EVERYTHING).decode(body)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(
     st.lists(

@@ -136,6 +136,7 @@ def test_gotcha_11_small_windows_are_read_in_pages_of_200(org: SalesforceSimulat
     assert len(sizes) == 1 + 3  # one count, three pages
 
 
+@pytest.mark.slow
 def test_gotcha_11_large_windows_are_read_in_pages_of_2000(authority: CertificateAuthority) -> None:
     with SalesforceSimulator(2001, authority) as org, open_service(org) as rest:
         assert [page.fetched for page in rest.fetch_users(EVERYTHING)] == [2000, 1]
@@ -159,6 +160,7 @@ def page_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "salesforce-page"]
 
 
+@pytest.mark.slow
 def test_one_page_is_fetched_ahead_and_no_more(org: SalesforceSimulator, rest: RestUserService) -> None:
     pages = rest.fetch_users(EVERYTHING)
     next(pages)
@@ -301,6 +303,7 @@ def test_an_organisation_that_is_not_told_is_explained(authority: CertificateAut
 # Read-only --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_no_answer_of_the_server_leads_elsewhere(authority: CertificateAuthority) -> None:
     describe = {"fields": [{"name": name, "type": type_} for name, type_ in REQUIRED_TYPES.items()]}
     for next_url in (

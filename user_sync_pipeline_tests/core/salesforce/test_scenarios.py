@@ -131,6 +131,7 @@ def test_scenario_04_a_cursor_is_lost(paged: SalesforceSimulator, warehouse: Eng
 # 5 to 7: changes ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delay", [timedelta(seconds=1), timedelta(minutes=6), timedelta(minutes=45)], ids=str)
 @pytest.mark.parametrize("ends_in", ["commit", "rollback"])
 def test_scenario_05_a_transaction_ends_late(
@@ -169,6 +170,7 @@ def test_scenario_06_five_thousand_users_have_one_stamp(
     assert stored(warehouse) == in_salesforce(org)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("consistency", Consistency)
 def test_scenario_07_users_change_between_the_pages(
     paged: SalesforceSimulator, warehouse: Engine, consistency: Consistency
@@ -199,6 +201,7 @@ def test_scenario_07_users_change_between_the_pages(
 # 8 and 9: fields and values -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_scenario_08_a_field_is_hidden_from_the_start_and_shown_later(
     company: SalesforceSimulator, warehouse: Engine
 ) -> None:
@@ -211,6 +214,7 @@ def test_scenario_08_a_field_is_hidden_from_the_start_and_shown_later(
     assert stored(warehouse, "External_ID__c") == in_salesforce(company, "External_ID__c")
 
 
+@pytest.mark.slow
 def test_scenario_08_a_field_is_hidden_between_two_pages_and_shown_again(
     paged: SalesforceSimulator, warehouse: Engine
 ) -> None:

@@ -116,6 +116,7 @@ def test_scenario_11_another_host_is_not_followed(paged: SalesforceSimulator, wa
 # 12 and 13: time ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_scenario_12_the_clock_of_this_machine_is_an_hour_off(
     company: SalesforceSimulator, warehouse: Engine, hours: int
@@ -165,6 +166,7 @@ def test_scenario_12_an_end_before_its_start_asks_nothing(company: SalesforceSim
     assert company.journal.exchanges == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault",
     [
@@ -235,6 +237,7 @@ def test_scenario_15_the_integration_user_loses_what_it_needs(
     assert rows(warehouse, "SELECT count(*) FROM sf_users") == [(0,)]
 
 
+@pytest.mark.slow
 def test_scenario_15_limits_are_never_needed(company: SalesforceSimulator, warehouse: Engine) -> None:
     company.org.permissions.setup = False
     assert sync(company, warehouse).complete

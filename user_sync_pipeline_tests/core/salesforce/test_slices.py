@@ -86,6 +86,7 @@ def test_users_of_one_second_stay_together() -> None:
     assert [slice_.rows for slice_ in slices] in ([1, 5001], [5001, 1], [1, 5000, 1])
 
 
+@pytest.mark.slow
 @given(
     seconds=st.lists(
         st.one_of(st.integers(0, 100), st.integers(0, ALL_SECONDS - 1), st.just(77)), min_size=1, max_size=60

@@ -78,6 +78,7 @@ def test_a_bound_means_the_same_in_soql(moment: datetime, milliseconds: int) -> 
     assert (stamp >= bound) == (stamp >= moment)
 
 
+@pytest.mark.slow
 @given(
     since=moments,
     length=st.timedeltas(timedelta(microseconds=1), timedelta(days=9000)),
@@ -192,6 +193,7 @@ def disguised(draw: st.DrawFn) -> str:
     return draw(SEPARATORS) + text + draw(SEPARATORS)
 
 
+@pytest.mark.slow
 @given(data=st.data(), clause=disguised(), query=st.sampled_from(PLAIN))
 def test_no_plain_statement_passes_with_a_clause_put_into_it(data: st.DataObject, clause: str, query: str) -> None:
     place = data.draw(st.integers(0, len(query)))

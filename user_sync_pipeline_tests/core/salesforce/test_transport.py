@@ -56,6 +56,7 @@ def test_retry_row_1_what_passes_by_itself_is_tried_again(client: Client, answer
     assert client.pauses == [0.25, 0.5]
 
 
+@pytest.mark.slow
 def test_retry_row_1_silence_is_tried_again(client: Client) -> None:
     client.server.script = [Answer(broken="silence"), Answer(body=b'{"fine": true}')]
     assert client.get(timeouts=(5.0, 0.2)).json() == {"fine": True}
@@ -248,6 +249,7 @@ def test_a_server_that_is_not_there_is_unreachable(client: Client, authority: Ce
         client.get(retry={"tries": 2})
 
 
+@pytest.mark.slow
 def test_closing_ends_a_pause(client: Client) -> None:
     client.server.script = [Answer(503)] * 5
     session = client.session(retry={"sleep": None, "pause": 60.0})
