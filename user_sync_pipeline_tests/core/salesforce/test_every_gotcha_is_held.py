@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import ast
-import re
-from pathlib import Path
-
 import pytest
 
-TESTS = Path(__file__).parents[2]
-DOCUMENT = TESTS.parent / "docs" / "salesforce-gotchas.md"
-ROW = re.compile(r"\| (\d+) \|(.*)")
-NAME = re.compile(r"`(test_\w+)`")
+from user_sync_pipeline_tests.numbered_pages import all_tests, numbered_tests, rows_of
+
+PAGE = "salesforce-gotchas.md"
 HEADINGS = {
     "## Gotchas": ("gotcha", 40),
     "## What is done about which answer": ("retry_row", 9),
@@ -19,39 +14,20 @@ HEADINGS = {
 }
 
 
-def rows_of(heading: str) -> dict[int, set[str]]:
-    """The names of the tests of each row below a heading, by the number of the row."""
-    _, _, part = DOCUMENT.read_text().partition(f"{heading}\n")
-    part, _, _ = part.partition("\n## ")
-    found = [(int(match[1]), set(NAME.findall(match[2]))) for match in map(ROW.match, part.splitlines()) if match]
-    assert len(found) == len(dict(found))
-    return dict(found)
-
-
-@pytest.fixture(scope="module")
-def tests() -> set[str]:
-    return {
-        node.name
-        for path in TESTS.rglob("test_*.py")
-        for node in ast.walk(ast.parse(path.read_bytes()))
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
-    }
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("heading", HEADINGS)
-def test_every_number_has_a_test_that_exists(heading: str, tests: set[str]) -> None:
+def test_every_number_has_a_test_that_exists(heading: str) -> None:
     _, count = HEADINGS[heading]
-    rows = rows_of(heading)
+    rows = rows_of(PAGE, heading)
     assert rows.keys() == set(range(1, count + 1))
     assert [number for number, names in rows.items() if not names] == []
-    assert set().union(*rows.values()) - tests == set()
+    assert set().union(*rows.values()) - all_tests() == set()
 
 
 @pytest.mark.parametrize("heading", HEADINGS)
-def test_every_test_that_bears_a_number_is_named_in_its_row(heading: str, tests: set[str]) -> None:
+def test_every_test_that_bears_a_number_is_named_in_its_row(heading: str) -> None:
     kind, _ = HEADINGS[heading]
-    rows = rows_of(heading)
-    numbered = [(int(match[1]), match[0]) for name in tests if (match := re.match(rf"test_{kind}_(\d+)_.*", name))]
+    rows = rows_of(PAGE, heading)
+    numbered = numbered_tests(kind)
     assert {number for number, _ in numbered} >= rows.keys()
     assert [name for number, name in numbered if name not in rows[number]] == []
